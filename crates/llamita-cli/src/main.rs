@@ -1,0 +1,2 @@
+//! The llamita program.
+fn main() {}

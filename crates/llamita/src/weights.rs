@@ -1,0 +1,218 @@
+//! A model's weights as a tape: a fixed sequence of tensors, each in rows, read once per token in the
+//! same order. [`Weights`] lends the next rows; where they live is its own affair.
+
+use core::fmt;
+
+use llamita_kernels::Rows;
+
+use crate::config::Config;
+use crate::format::FormatError;
+
+/// A matrix of the model; rows are outputs, columns are inputs. Layers count from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matrix {
+    /// Query projection of a layer: (n_heads * head_size, dim).
+    Wq(usize),
+    /// Key projection of a layer: (n_kv_heads * head_size, dim).
+    Wk(usize),
+    /// Value projection of a layer: (n_kv_heads * head_size, dim).
+    Wv(usize),
+    /// Output projection of attention: (dim, n_heads * head_size).
+    Wo(usize),
+    /// Gate of the feed-forward layer: (hidden_dim, dim).
+    W1(usize),
+    /// Up projection of the feed-forward layer: (hidden_dim, dim).
+    W3(usize),
+    /// Down projection of the feed-forward layer: (dim, hidden_dim).
+    W2(usize),
+    /// Logits from the last activations: (vocab_size, dim); the token embedding where it is shared.
+    Classifier,
+}
+
+/// The weights of an rmsnorm: (dim,).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norm {
+    /// Before attention of a layer.
+    Attention(usize),
+    /// Before the feed-forward part of a layer.
+    FeedForward(usize),
+    /// Before the classifier.
+    Final,
+}
+
+/// The weights of a model, lent in the order in which a forward pass reads them.
+///
+/// Norms are small and always resident. Matrices may be anywhere: a forward pass asks for rows until it
+/// has had them all.
+pub trait Weights {
+    /// Why rows could not be lent, for example a storage error.
+    type Error: core::error::Error;
+
+    /// The model's shape.
+    fn config(&self) -> &Config;
+
+    /// The weights of a norm: (dim,).
+    fn norm(&self, norm: Norm) -> &[f32];
+
+    /// Copies the embedding of `token`, which is below `vocab_size`, to `out`: (dim,).
+    fn embed(&mut self, token: u32, out: &mut [f32]) -> Result<(), Self::Error>;
+
+    /// Lends rows of matrices that are multiplied with the same input, matrix `i` from row `from[i]` on.
+    ///
+    /// Weights that are resident lend all rows to the end. Others lend what they have: at least one row
+    /// of the first unfinished matrix, none of those whose turn has not come.
+    fn lend<const N: usize>(
+        &mut self,
+        matrices: [Matrix; N],
+        from: [usize; N],
+    ) -> Result<[Rows<'_>; N], Self::Error>;
+}
+
+/// How the numbers of a tensor are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// IEEE 754 single precision, little-endian.
+    F32,
+    /// IEEE 754 half precision, little-endian.
+    F16,
+    /// The upper half of an `f32`, little-endian.
+    Bf16,
+}
+
+impl Format {
+    /// Bytes of `count` numbers.
+    pub const fn bytes(self, count: u64) -> u64 {
+        match self {
+            Self::F32 => 4 * count,
+            Self::F16 | Self::Bf16 => 2 * count,
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+        })
+    }
+}
+
+/// Where one tensor of the tape lies in the model file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// First byte, from the start of the file.
+    pub offset: u64,
+    /// How its numbers are stored.
+    pub format: Format,
+}
+
+impl Entry {
+    /// A place holder, to fill the memory that is lent to a reader.
+    pub const EMPTY: Self = Self { offset: 0, format: Format::F32 };
+}
+
+/// A tensor of the tape: its place in the sequence follows from the model's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tensor {
+    /// The token embedding: (vocab_size, dim).
+    Embedding,
+    /// A norm.
+    Norm(Norm),
+    /// A matrix.
+    Matrix(Matrix),
+}
+
+/// The tensors of a model in the order in which a forward pass reads them.
+#[derive(Clone, Copy, Debug)]
+pub struct Tape<'a> {
+    config: Config,
+    entries: &'a [Entry],
+}
+
+impl<'a> Tape<'a> {
+    /// Tensors of one layer, in tape order.
+    pub const LAYER: [fn(usize) -> Tensor; 9] = [
+        |layer| Tensor::Norm(Norm::Attention(layer)),
+        |layer| Tensor::Matrix(Matrix::Wq(layer)),
+        |layer| Tensor::Matrix(Matrix::Wk(layer)),
+        |layer| Tensor::Matrix(Matrix::Wv(layer)),
+        |layer| Tensor::Matrix(Matrix::Wo(layer)),
+        |layer| Tensor::Norm(Norm::FeedForward(layer)),
+        |layer| Tensor::Matrix(Matrix::W1(layer)),
+        |layer| Tensor::Matrix(Matrix::W3(layer)),
+        |layer| Tensor::Matrix(Matrix::W2(layer)),
+    ];
+
+    /// Entries of a tape for this shape: what a caller lends to a reader.
+    ///
+    /// The classifier has an entry even where it is shared; it then equals that of the embedding.
+    pub const fn len(config: &Config) -> usize {
+        Self::LAYER.len() * config.n_layers + 3
+    }
+
+    /// The index of a tensor's entry.
+    pub const fn index(config: &Config, tensor: Tensor) -> usize {
+        let (layer, place) = match tensor {
+            Tensor::Embedding => return 0,
+            Tensor::Norm(Norm::Attention(layer)) => (layer, 0),
+            Tensor::Matrix(Matrix::Wq(layer)) => (layer, 1),
+            Tensor::Matrix(Matrix::Wk(layer)) => (layer, 2),
+            Tensor::Matrix(Matrix::Wv(layer)) => (layer, 3),
+            Tensor::Matrix(Matrix::Wo(layer)) => (layer, 4),
+            Tensor::Norm(Norm::FeedForward(layer)) => (layer, 5),
+            Tensor::Matrix(Matrix::W1(layer)) => (layer, 6),
+            Tensor::Matrix(Matrix::W3(layer)) => (layer, 7),
+            Tensor::Matrix(Matrix::W2(layer)) => (layer, 8),
+            Tensor::Norm(Norm::Final) => (config.n_layers, 0),
+            Tensor::Matrix(Matrix::Classifier) => (config.n_layers, 1),
+        };
+        1 + Self::LAYER.len() * layer + place
+    }
+
+    /// Every tensor of a model of this shape, in tape order.
+    pub fn tensors(config: &Config) -> impl Iterator<Item = Tensor> + use<> {
+        let layers = (0..config.n_layers).flat_map(|layer| Self::LAYER.map(|tensor| tensor(layer)));
+        core::iter::once(Tensor::Embedding)
+            .chain(layers)
+            .chain([Tensor::Norm(Norm::Final), Tensor::Matrix(Matrix::Classifier)])
+    }
+
+    /// Rows and columns of a tensor; a norm is one row.
+    pub const fn shape(config: &Config, tensor: Tensor) -> (usize, usize) {
+        match tensor {
+            Tensor::Embedding | Tensor::Matrix(Matrix::Classifier) => (config.vocab_size, config.dim),
+            Tensor::Norm(_) => (1, config.dim),
+            Tensor::Matrix(Matrix::Wq(_)) => (config.q_dim(), config.dim),
+            Tensor::Matrix(Matrix::Wk(_) | Matrix::Wv(_)) => (config.kv_dim(), config.dim),
+            Tensor::Matrix(Matrix::Wo(_)) => (config.dim, config.q_dim()),
+            Tensor::Matrix(Matrix::W1(_) | Matrix::W3(_)) => (config.hidden_dim, config.dim),
+            Tensor::Matrix(Matrix::W2(_)) => (config.dim, config.hidden_dim),
+        }
+    }
+
+    /// A tape from entries in tape order; there must be [`Tape::len`] of them.
+    pub fn new(config: Config, entries: &'a [Entry]) -> Result<Self, FormatError> {
+        if entries.len() != Self::len(&config) {
+            return Err(FormatError::TapeLength { found: entries.len(), expected: Self::len(&config) });
+        }
+        Ok(Self { config, entries })
+    }
+
+    /// The model's shape.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where a tensor of this model lies.
+    pub fn entry(&self, tensor: Tensor) -> Entry {
+        self.entries[Self::index(&self.config, tensor)]
+    }
+
+    /// Bytes of a tensor in the file.
+    pub fn bytes(&self, tensor: Tensor) -> u64 {
+        let (rows, columns) = Self::shape(&self.config, tensor);
+        self.entry(tensor).format.bytes(rows as u64 * columns as u64)
+    }
+}
