@@ -1,13 +1,25 @@
-//! The arithmetic of llamita.
-#![cfg_attr(not(feature = "std"), no_std)]
+//! The arithmetic of llamita: matrix products, attention and the functions around them.
+//!
+//! [`Kernels`] holds one implementation, chosen for the CPU at hand. `scalar.rs` defines every answer and
+//! the others give the same bits, with one exception: where a CPU fuses multiplication and addition, the
+//! matrix product of floats uses it, and [`Kernels::matmul`] states how far results may differ.
+//!
+//! A [`Team`] runs a step of work on several cores.
 
-/// Consecutive rows of a matrix of weights, row-major, as they are stored.
-#[derive(Clone, Copy, Debug)]
-pub enum Rows<'a> {
-    /// Single precision: (rows, columns).
-    F32(&'a [f32]),
-    /// Half precision, as bits: (rows, columns).
-    F16(&'a [u16]),
-    /// The upper halves of `f32`s, as bits: (rows, columns).
-    Bf16(&'a [u16]),
-}
+#![cfg_attr(not(any(test, feature = "std")), no_std)]
+
+mod arch;
+pub mod conformance;
+mod kernels;
+mod rows;
+mod scalar;
+mod team;
+
+pub use kernels::Kernels;
+pub use rows::Rows;
+#[cfg(feature = "std")]
+pub use team::Threads;
+pub use team::{Panel, Solo, Team};
+
+/// Sums run in this many lanes on every machine, so that they round alike.
+pub const LANES: usize = 8;

@@ -1,0 +1,148 @@
+//! NEON: every 64-bit Arm core.
+
+use core::arch::aarch64::*;
+
+use crate::LANES;
+use crate::arch::generic::Vector;
+
+/// Proof that the CPU has NEON.
+#[derive(Clone, Copy, Debug)]
+pub struct Neon(());
+
+impl Neon {
+    /// Looks for every feature that is used.
+    pub(crate) fn new() -> Option<Self> {
+        // NEON belongs to the architecture; a target without it is compiled without this feature.
+        cfg!(target_feature = "neon").then_some(Self(()))
+    }
+}
+
+kernels!(Neon, F32x8, "neon");
+
+/// Lanes 0 to 3 and 4 to 7.
+#[derive(Clone, Copy)]
+struct F32x8([float32x4_t; 2]);
+
+impl F32x8 {
+    /// Applies an operation to both halves.
+    #[inline(always)]
+    fn each(self, other: Self, f: impl Fn(float32x4_t, float32x4_t) -> float32x4_t) -> Self {
+        Self([f(self.0[0], other.0[0]), f(self.0[1], other.0[1])])
+    }
+}
+
+// SAFETY of every block below: the trait's callers promise NEON, and the elements for loads and stores, which
+// need no alignment beyond the element's.
+impl Vector for F32x8 {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: As above.
+        Self([unsafe { vdupq_n_f32(x) }; 2])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: As above.
+        Self(unsafe { [vld1q_f32(from), vld1q_f32(from.add(4))] })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        let mut floats = [0.0; LANES];
+        for (i, float) in floats.iter_mut().enumerate() {
+            // SAFETY: As above. Conversion by vector needs `float16x4_t`, which is not stable.
+            *float = <crate::rows::F16 as crate::rows::Element>::to_f32(unsafe { *from.add(i) });
+        }
+        // SAFETY: As above; the buffer holds 8 elements.
+        unsafe { Self::load(floats.as_ptr()) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        // SAFETY: As above.
+        Self(unsafe {
+            let bits = vld1q_u16(from);
+            [
+                vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_low_u16(bits))),
+                vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_high_u16(bits))),
+            ]
+        })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: As above.
+        unsafe {
+            vst1q_f32(to, self.0[0]);
+            vst1q_f32(to.add(4), self.0[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: As above.
+        self.each(other, |a, b| unsafe { vaddq_f32(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: As above.
+        self.each(other, |a, b| unsafe { vsubq_f32(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: As above.
+        self.each(other, |a, b| unsafe { vmulq_f32(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        // SAFETY: As above.
+        self.each(other, |a, b| unsafe { vdivq_f32(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        // SAFETY: As above.
+        self.each(other, |a, b| unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) })
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: As above.
+        self.each(other, |a, b| unsafe { vbslq_f32(vcltq_f32(a, b), a, b) })
+    }
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: As above.
+        Self(unsafe { [vfmaq_f32(self.0[0], a.0[0], b.0[0]), vfmaq_f32(self.0[1], a.0[1], b.0[1])] })
+    }
+    #[inline(always)]
+    unsafe fn keep_from(self, threshold: Self, value: Self) -> Self {
+        /// One half.
+        #[inline(always)]
+        unsafe fn keep(x: float32x4_t, threshold: float32x4_t, value: float32x4_t) -> float32x4_t {
+            // SAFETY: As above.
+            unsafe { vreinterpretq_f32_u32(vandq_u32(vcgeq_f32(x, threshold), vreinterpretq_u32_f32(value))) }
+        }
+        // SAFETY: As above.
+        Self(unsafe {
+            [keep(self.0[0], threshold.0[0], value.0[0]), keep(self.0[1], threshold.0[1], value.0[1])]
+        })
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(self) -> Self {
+        // SAFETY: As above.
+        Self(self.0.map(|x| unsafe {
+            let shifted = vshlq_n_u32::<23>(vreinterpretq_u32_f32(x));
+            vreinterpretq_f32_u32(vaddq_u32(shifted, vdupq_n_u32(1.0f32.to_bits())))
+        }))
+    }
+    #[inline(always)]
+    unsafe fn swap_pairs(self) -> Self {
+        // SAFETY: As above.
+        Self(self.0.map(|x| unsafe { vrev64q_f32(x) }))
+    }
+    #[inline(always)]
+    unsafe fn sum_each(vectors: [Self; LANES]) -> Self {
+        let [a, b, c, d, e, f, g, h] = vectors.map(|v| v.0);
+        // SAFETY: As above.
+        unsafe {
+            let sum4 = |v: [float32x4_t; 4]| vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3]));
+            let lower = Self([sum4([a[0], b[0], c[0], d[0]]), sum4([e[0], f[0], g[0], h[0]])]);
+            let upper = Self([sum4([a[1], b[1], c[1], d[1]]), sum4([e[1], f[1], g[1], h[1]])]);
+            lower.add(upper)
+        }
+    }
+}

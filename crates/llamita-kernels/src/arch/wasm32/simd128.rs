@@ -1,0 +1,127 @@
+//! The 128-bit vectors of WebAssembly. They do not fuse multiplication and addition, so here the matrix
+//! product too gives the bits of `scalar.rs`.
+
+use core::arch::wasm32::*;
+
+use crate::LANES;
+use crate::arch::generic::Vector;
+
+/// Proof that the module is compiled with 128-bit vectors: an engine without them does not load it.
+#[derive(Clone, Copy, Debug)]
+pub struct Simd128(());
+
+impl Simd128 {
+    /// Looks for every feature that is used.
+    pub(crate) fn new() -> Option<Self> {
+        cfg!(target_feature = "simd128").then_some(Self(()))
+    }
+}
+
+kernels!(Simd128, F32x8, "simd128");
+
+/// Lanes 0 to 3 and 4 to 7.
+#[derive(Clone, Copy)]
+struct F32x8([v128; 2]);
+
+impl F32x8 {
+    /// Applies an operation to both halves.
+    #[inline(always)]
+    fn each(self, other: Self, f: impl Fn(v128, v128) -> v128) -> Self {
+        Self([f(self.0[0], other.0[0]), f(self.0[1], other.0[1])])
+    }
+}
+
+// SAFETY of every block below: the trait's callers promise the elements for loads and stores, which need no
+// alignment beyond the element's.
+impl Vector for F32x8 {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Self([f32x4_splat(x); 2])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: As above.
+        Self(unsafe { [v128_load(from.cast()), v128_load(from.add(4).cast())] })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        let mut floats = [0.0; LANES];
+        for (i, float) in floats.iter_mut().enumerate() {
+            // SAFETY: As above. There is no instruction for this conversion.
+            *float = <crate::rows::F16 as crate::rows::Element>::to_f32(unsafe { *from.add(i) });
+        }
+        // SAFETY: As above; the buffer holds 8 elements.
+        unsafe { Self::load(floats.as_ptr()) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        // SAFETY: As above.
+        let bits = unsafe { v128_load(from.cast()) };
+        Self([i32x4_shl(u32x4_extend_low_u16x8(bits), 16), i32x4_shl(u32x4_extend_high_u16x8(bits), 16)])
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: As above.
+        unsafe {
+            v128_store(to.cast(), self.0[0]);
+            v128_store(to.add(4).cast(), self.0[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.each(other, f32x4_add)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self.each(other, f32x4_sub)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.each(other, f32x4_mul)
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        self.each(other, f32x4_div)
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        other.each(self, f32x4_pmax)
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        other.each(self, f32x4_pmin)
+    }
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: As above.
+        unsafe { self.add(a.mul(b)) }
+    }
+    #[inline(always)]
+    unsafe fn keep_from(self, threshold: Self, value: Self) -> Self {
+        let kept = self.each(threshold, f32x4_ge);
+        kept.each(value, v128_and)
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(self) -> Self {
+        Self(self.0.map(|x| i32x4_add(i32x4_shl(x, 23), f32x4_splat(1.0))))
+    }
+    #[inline(always)]
+    unsafe fn swap_pairs(self) -> Self {
+        Self(self.0.map(|x| i32x4_shuffle::<1, 0, 3, 2>(x, x)))
+    }
+    #[inline(always)]
+    unsafe fn sum_each(vectors: [Self; LANES]) -> Self {
+        /// Sums of neighbours, of `a` and then of `b`.
+        #[inline(always)]
+        fn add_pairs(a: v128, b: v128) -> v128 {
+            f32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b))
+        }
+        let sum4 = |half: usize, v: &[Self]| {
+            let [a, b, c, d] = [v[0].0[half], v[1].0[half], v[2].0[half], v[3].0[half]];
+            add_pairs(add_pairs(a, b), add_pairs(c, d))
+        };
+        let lower = Self([sum4(0, &vectors[..4]), sum4(0, &vectors[4..])]);
+        let upper = Self([sum4(1, &vectors[..4]), sum4(1, &vectors[4..])]);
+        lower.each(upper, f32x4_add)
+    }
+}

@@ -1,0 +1,233 @@
+//! One suite for every implementation: the bits of `scalar.rs`, and for fused products its bound.
+//!
+//! It allocates nothing, so it runs on a chip and in a browser as it does in a test.
+
+use core::fmt;
+
+use crate::{Kernels, LANES, Panel, Rows};
+
+/// A kernel whose result is not the reference's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mismatch {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// The size that was tried; which one it is depends on the kernel.
+    pub size: usize,
+    /// The element at fault.
+    pub index: usize,
+    /// What the kernel gave.
+    pub found: f32,
+    /// What the reference gives.
+    pub expected: f32,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, size, index, found, expected } = self;
+        write!(f, "{kernel} of size {size}: element {index} is {found:e}, expected {expected:e}")
+    }
+}
+
+impl core::error::Error for Mismatch {}
+
+/// Long enough for several blocks, tiles and a tail of each.
+const MAX: usize = 80;
+/// Heads of the sizes that models have, and one that fills no vector.
+const HEAD_SIZES: [usize; 5] = [2, 8, 12, 48, 64];
+
+/// Compares every kernel with the reference on many sizes and places in memory.
+///
+/// Returns the number of results compared.
+///
+/// # Errors
+/// The first difference.
+pub fn check(kernels: Kernels) -> Result<usize, Mismatch> {
+    let mut suite = Suite { kernels, compared: 0, random: 0x9e37_79b9 };
+    for size in 0..=MAX {
+        // A tail of every length, at every offset from an aligned address.
+        suite.vectors(size, size % LANES)?;
+    }
+    for rows in [1, 2, 3, 4, 7, 8, 9, 16, 33, 40] {
+        for columns in [1, 3, 8, 12, 16, 20, 43] {
+            for batch in [1, 2, 3, 5, 17] {
+                suite.products(rows, columns, batch)?;
+            }
+        }
+    }
+    for head_size in HEAD_SIZES {
+        for len in (1..40).chain([64, 65]) {
+            suite.attention(head_size, len)?;
+        }
+    }
+    Ok(suite.compared)
+}
+
+struct Suite {
+    kernels: Kernels,
+    compared: usize,
+    random: u32,
+}
+
+impl Suite {
+    /// A number between -`range` and `range` (xorshift, G. Marsaglia).
+    fn number(&mut self, range: f32) -> f32 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 17;
+        self.random ^= self.random << 5;
+        (self.random >> 8) as f32 * (range / 8_388_608.0) - range
+    }
+
+    fn fill<const N: usize>(&mut self, range: f32) -> [f32; N] {
+        core::array::from_fn(|_| self.number(range))
+    }
+
+    /// The results must have the same bits.
+    fn same(
+        &mut self,
+        kernel: &'static str,
+        size: usize,
+        found: &[f32],
+        expected: &[f32],
+    ) -> Result<(), Mismatch> {
+        for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+            if found.to_bits() != expected.to_bits() {
+                return Err(Mismatch { kernel, size, index, found, expected });
+            }
+            self.compared += 1;
+        }
+        Ok(())
+    }
+
+    /// Functions of vectors of `size` elements, `offset` elements into an array.
+    fn vectors(&mut self, size: usize, offset: usize) -> Result<(), Mismatch> {
+        let (kernels, scalar) = (self.kernels, Kernels::SCALAR);
+        let place = offset..offset + size;
+        // Wide enough for the exponential's ends, where it gives up.
+        let x: [f32; MAX + LANES] = self.fill(100.0);
+        let y: [f32; MAX + LANES] = self.fill(2.0);
+        let z: [f32; MAX + LANES] = self.fill(2.0);
+        let (x, y, z) = (&x[place.clone()], &y[place.clone()], &z[place.clone()]);
+
+        self.same("sum_of_squares", size, &[kernels.sum_of_squares(x)], &[scalar.sum_of_squares(x)])?;
+        self.same("max", size, &[kernels.max(x)], &[scalar.max(x)])?;
+        for threshold in [-150.0, 0.0, 30.0, 150.0] {
+            let (found, expected) = (kernels.mass_above(x, threshold), scalar.mass_above(x, threshold));
+            self.same("mass_above", size, &[found.0], &[expected.0])?;
+            self.same("mass_above (count)", size, &[found.1 as f32], &[expected.1 as f32])?;
+        }
+        self.changes("scale", x, offset, |kernels, out| kernels.scale(x, 0.37, y, out))?;
+        self.changes("swiglu", x, offset, |kernels, out| kernels.swiglu(out, y))?;
+        self.changes("softmax", x, offset, |kernels, out| {
+            let sum = kernels.softmax(out);
+            if let Some(first) = out.first_mut() {
+                *first += sum;
+            }
+        })?;
+        if size % 2 == 0 {
+            self.changes("rope", x, offset, |kernels, out| kernels.rope(out, y, z))?;
+        }
+        Ok(())
+    }
+
+    /// A kernel that changes a copy of `x`; nothing around it may change.
+    fn changes(
+        &mut self,
+        kernel: &'static str,
+        x: &[f32],
+        offset: usize,
+        run: impl Fn(Kernels, &mut [f32]),
+    ) -> Result<(), Mismatch> {
+        let [mut found, mut expected] = [[7.0; MAX + 2 * LANES]; 2];
+        for (out, kernels) in [(&mut found, self.kernels), (&mut expected, Kernels::SCALAR)] {
+            let out = &mut out[offset..];
+            out[..x.len()].copy_from_slice(x);
+            run(kernels, &mut out[..x.len()]);
+        }
+        self.same(kernel, x.len(), &found, &expected)
+    }
+
+    /// Products of all formats, whole and cut in two, alone and in a batch.
+    fn products(&mut self, rows: usize, columns: usize, batch: usize) -> Result<(), Mismatch> {
+        let w: [f32; 40 * 43] = self.fill(1.0);
+        let x: [f32; 17 * 43] = self.fill(1.0);
+        // Halves from the floats' upper bits; as half precision they are other numbers, all finite.
+        let halves = w.map(|w| (w.to_bits() >> 16) as u16 & 0xbbff);
+        let (w, x, halves) = (&w[..rows * columns], &x[..batch * columns], &halves[..rows * columns]);
+
+        for weights in [Rows::F32(w), Rows::F16(halves), Rows::Bf16(halves)] {
+            let [mut found, mut expected, mut bound] = [[0.5; 17 * 40]; 3];
+            for add in [false, true] {
+                let out = &mut found[..batch * rows];
+                let mut rest = Panel::new(out, batch);
+                let cut = rows / 3;
+                let head = rest.take(cut);
+                self.kernels.matmul(weights.slice(0..cut, columns), x, head, add);
+                self.kernels.matmul(weights.slice(cut..rows, columns), x, rest, add);
+                let out = &mut expected[..batch * rows];
+                Kernels::SCALAR.matmul(weights, x, Panel::new(out, batch), add);
+            }
+            for (b, x) in x.chunks_exact(columns).enumerate() {
+                for r in 0..rows {
+                    let mut row = [0.0; 43];
+                    weights.slice(r..r + 1, columns).to_f32(&mut row[..columns]);
+                    let sum: f32 = row.iter().zip(x).map(|(w, x)| (w * x).abs()).sum();
+                    // Twice: the products were added to themselves, which rounds once more.
+                    bound[b * rows + r] = 2.0 * sum * (columns / 4 + 2) as f32 / 16_777_216.0;
+                }
+                // Each token alone gives what the batch gave, to the bit.
+                let mut alone = [0.0; 40];
+                let alone = &mut alone[..rows];
+                self.kernels.matmul(weights, x, Panel::new(alone, 1), false);
+                let mut first = alone.iter().zip(&found[b * rows..]).enumerate();
+                if let Some((index, (&expected, &found))) =
+                    first.find(|(_, (alone, twice))| (**alone + **alone).to_bits() != twice.to_bits())
+                {
+                    return Err(Mismatch { kernel: "matmul (batch)", size: columns, index, found, expected });
+                }
+            }
+            for index in 0..batch * rows {
+                let (found, expected) = (found[index], expected[index]);
+                // Written so that not-a-number fails.
+                if !((found - expected).abs() <= bound[index]) {
+                    return Err(Mismatch { kernel: "matmul", size: columns, index, found, expected });
+                }
+                self.compared += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn attention(&mut self, head_size: usize, len: usize) -> Result<(), Mismatch> {
+        const POSITIONS: usize = 72;
+        let blocks = len.div_ceil(LANES) * LANES;
+        let q: [f32; 64] = self.fill(1.0);
+        let keys: [f32; 64 * POSITIONS] = self.fill(2.0);
+        let values: [f32; 64 * POSITIONS] = self.fill(2.0);
+        let [mut found, mut expected] = [[0.0; 64]; 2];
+        for (out, kernels) in [(&mut found, self.kernels), (&mut expected, Kernels::SCALAR)] {
+            let mut scores = [0.0; POSITIONS];
+            let cached = head_size * blocks;
+            let (q, out) = (&q[..head_size], &mut out[..head_size]);
+            kernels.attention(q, &keys[..cached], &values[..cached], &mut scores[..blocks], len, out);
+        }
+        self.same("attention", len, &found, &expected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_unit_of_this_machine_conforms() {
+        let kernels = Kernels::detect();
+        let compared = check(kernels).unwrap_or_else(|mismatch| panic!("{}: {mismatch}", kernels.name()));
+        std::println!("{}: {compared} results compared", kernels.name());
+        assert!(compared > 100_000);
+    }
+
+    #[test]
+    fn the_reference_conforms() {
+        check(Kernels::SCALAR).unwrap();
+    }
+}

@@ -1,0 +1,150 @@
+//! The choice of an implementation.
+
+use crate::{Panel, Rows, arch, scalar};
+
+/// One implementation of every kernel, for a CPU that has been seen to support it.
+///
+/// Shapes are written as (rows, columns), row-major. Slices whose lengths do not fit together panic.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels(Unit);
+
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(arch::avx2::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(arch::neon::Neon),
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128(arch::simd128::Simd128),
+}
+
+/// Calls a kernel of the unit.
+macro_rules! call {
+    ($kernels:expr, $name:ident($($arg:expr),*)) => {
+        match $kernels.0 {
+            Unit::Scalar => scalar::$name($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            Unit::Avx2(unit) => unit.$name($($arg),*),
+            #[cfg(target_arch = "aarch64")]
+            Unit::Neon(unit) => unit.$name($($arg),*),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Unit::Simd128(unit) => unit.$name($($arg),*),
+        }
+    };
+}
+
+impl Kernels {
+    /// The reference, for any CPU.
+    pub const SCALAR: Self = Self(Unit::Scalar);
+
+    /// The fastest implementation for this CPU.
+    ///
+    /// Without the feature `std` only what the target is compiled for can be used.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        let unit = arch::avx2::Avx2::new().map(Unit::Avx2);
+        #[cfg(target_arch = "aarch64")]
+        let unit = arch::neon::Neon::new().map(Unit::Neon);
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        let unit = arch::simd128::Simd128::new().map(Unit::Simd128);
+        #[cfg(not(any(
+            target_arch = "x86_64",
+            target_arch = "aarch64",
+            all(target_arch = "wasm32", target_feature = "simd128")
+        )))]
+        let unit = None;
+        Self(unit.unwrap_or(Unit::Scalar))
+    }
+
+    /// What the implementation uses, in a word.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Unit::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Unit::Avx2(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Unit::Neon(_) => "neon",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Unit::Simd128(_) => "simd128",
+        }
+    }
+
+    /// A matrix of weights times the activations of some tokens: `out[b][r] = w[r] · x[b]`, or with `add`
+    /// the product is added to what `out` holds.
+    ///
+    /// `w` is (rows, columns), `x` (batch, columns), `out` (batch, rows). An output is the same whatever
+    /// rows and tokens are computed with it. Where the CPU fuses multiplication and addition, it differs
+    /// from that of [`Kernels::SCALAR`] by at most `columns / 4 * 2^-24 * Σ |w[r][i] * x[b][i]|`.
+    #[inline]
+    pub fn matmul(self, w: Rows<'_>, x: &[f32], out: Panel<'_>, add: bool) {
+        if out.rows() == 0 || out.width() == 0 {
+            return;
+        }
+        call!(self, matmul(w, x, out, add))
+    }
+
+    /// The sum of squares of a vector.
+    #[inline]
+    pub fn sum_of_squares(self, x: &[f32]) -> f32 {
+        call!(self, sum_of_squares(x))
+    }
+
+    /// `out = weight * (scale * x)`, all of one length: the second half of an rmsnorm.
+    #[inline]
+    pub fn scale(self, x: &[f32], scale: f32, weight: &[f32], out: &mut [f32]) {
+        call!(self, scale(x, scale, weight, out))
+    }
+
+    /// The largest element; minus infinity if there is none.
+    #[inline]
+    pub fn max(self, x: &[f32]) -> f32 {
+        call!(self, max(x))
+    }
+
+    /// Turns scores into probabilities, in place. Returns the sum of `exp(x - max)`: at least 1, unless the
+    /// scores held an infinity or nothing but not-a-number.
+    #[inline]
+    pub fn softmax(self, x: &mut [f32]) -> f32 {
+        call!(self, softmax(x))
+    }
+
+    /// `gate = silu(gate) * up`, of one length, where `silu(x) = x / (1 + exp(-x))` (N. Shazeer, 2020).
+    #[inline]
+    pub fn swiglu(self, gate: &mut [f32], up: &[f32]) {
+        call!(self, swiglu(gate, up))
+    }
+
+    /// Rotates neighbouring pairs of a head: (head_size,) (Su et al., 2021).
+    ///
+    /// `cos` and `sin` hold a factor for each element: those of a pair twice, `sin` first negated.
+    #[inline]
+    pub fn rope(self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        call!(self, rope(x, cos, sin))
+    }
+
+    /// Attention of one query head over the first `len` positions: `out = softmax(keys q) values`.
+    ///
+    /// `q`, which carries the factor `1 / sqrt(head_size)`, and `out` are (head_size,). `keys` and `values`
+    /// are (positions / 8, head_size, 8): blocks of [`LANES`](crate::LANES) positions, so that neighbours in
+    /// memory are the same element at consecutive positions. A last block in part used must be finite
+    /// throughout. `scores` is room for `len` numbers, rounded up to whole blocks.
+    #[inline]
+    pub fn attention(
+        self,
+        q: &[f32],
+        keys: &[f32],
+        values: &[f32],
+        scores: &mut [f32],
+        len: usize,
+        out: &mut [f32],
+    ) {
+        call!(self, attention(q, keys, values, scores, len, out))
+    }
+
+    /// Sum and number of the elements that are `threshold` or more.
+    #[inline]
+    pub fn mass_above(self, x: &[f32], threshold: f32) -> (f32, usize) {
+        call!(self, mass_above(x, threshold))
+    }
+}

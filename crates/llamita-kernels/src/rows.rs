@@ -1,0 +1,138 @@
+//! Weights as they are stored, and how each format becomes an `f32`.
+
+use core::ops::Range;
+
+/// Consecutive rows of a matrix of weights, row-major, as they are stored.
+#[derive(Clone, Copy, Debug)]
+pub enum Rows<'a> {
+    /// Single precision: (rows, columns).
+    F32(&'a [f32]),
+    /// Half precision, as bits: (rows, columns).
+    F16(&'a [u16]),
+    /// The upper halves of `f32`s, as bits: (rows, columns).
+    Bf16(&'a [u16]),
+}
+
+impl Default for Rows<'_> {
+    fn default() -> Self {
+        Self::F32(&[])
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// Number of weights, over all rows.
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::F32(w) => w.len(),
+            Self::F16(w) | Self::Bf16(w) => w.len(),
+        }
+    }
+
+    /// Whether there are no weights.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The weights of some of the rows, each of `columns` weights.
+    pub fn slice(self, rows: Range<usize>, columns: usize) -> Self {
+        let weights = rows.start * columns..rows.end * columns;
+        match self {
+            Self::F32(w) => Self::F32(&w[weights]),
+            Self::F16(w) => Self::F16(&w[weights]),
+            Self::Bf16(w) => Self::Bf16(&w[weights]),
+        }
+    }
+
+    /// Converts the first weights to `f32`, as many as `out` holds.
+    pub fn to_f32(self, out: &mut [f32]) {
+        fn convert<E: Element>(w: &[E::Raw], out: &mut [f32]) {
+            for (out, &w) in out.iter_mut().zip(w) {
+                *out = E::to_f32(w);
+            }
+        }
+        match self {
+            Self::F32(w) => convert::<F32>(w, out),
+            Self::F16(w) => convert::<F16>(w, out),
+            Self::Bf16(w) => convert::<Bf16>(w, out),
+        }
+    }
+}
+
+/// A format of single weights; the conversion to `f32` is exact.
+pub(crate) trait Element {
+    /// The stored bits.
+    type Raw: Copy;
+    fn to_f32(raw: Self::Raw) -> f32;
+}
+
+pub(crate) struct F32;
+pub(crate) struct F16;
+pub(crate) struct Bf16;
+
+impl Element for F32 {
+    type Raw = f32;
+    #[inline(always)]
+    fn to_f32(raw: f32) -> f32 {
+        raw
+    }
+}
+
+impl Element for Bf16 {
+    type Raw = u16;
+    #[inline(always)]
+    fn to_f32(raw: u16) -> f32 {
+        f32::from_bits(u32::from(raw) << 16)
+    }
+}
+
+impl Element for F16 {
+    type Raw = u16;
+    #[inline(always)]
+    fn to_f32(raw: u16) -> f32 {
+        let sign = u32::from(raw & 0x8000) << 16;
+        let magnitude = u32::from(raw & 0x7fff) << 13;
+        let magnitude = if magnitude >= 0x1f << 23 {
+            // Infinity or NaN: the exponent becomes all ones.
+            f32::from_bits(magnitude | 0xff << 23)
+        } else {
+            // The exponent's bias grows from 15 to 127 by a product, which normalises subnormals too.
+            f32::from_bits(magnitude) * f32::from_bits((127 + 127 - 15) << 23)
+        };
+        f32::from_bits(sign | magnitude.to_bits())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_precision_converts_exactly() {
+        let cases = [
+            (0x0000, 0.0),
+            (0x8000, -0.0),
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0400, 6.103_515_6e-5),
+            (0x0001, 5.960_464_5e-8),
+            (0x83ff, -6.097_555e-5),
+            (0x7c00, f32::INFINITY),
+            (0xfc00, f32::NEG_INFINITY),
+            (0x3555, 0.333_251_95),
+        ];
+        for (bits, value) in cases {
+            assert_eq!(F16::to_f32(bits).to_bits(), f32::to_bits(value), "{bits:#x}");
+        }
+        assert!(F16::to_f32(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn a_slice_takes_whole_rows() {
+        let weights = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
+        let mut row = [0.0; 2];
+        Rows::F32(&weights).slice(1..3, 2).to_f32(&mut row);
+        assert_eq!(row, [2.0, 3.0]);
+        assert_eq!(Rows::Bf16(&[0x3f80; 6]).slice(2..3, 2).len(), 2);
+    }
+}
