@@ -1,2 +1,30 @@
-//! Chores.
-fn main() {}
+//! The project's chores, run as `cargo xtask COMMAND`.
+
+mod ci;
+mod random_model;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The chores of llamita.
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask")]
+enum Chore {
+    Ci(ci::Options),
+    RandomModel(random_model::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Chore::parse() {
+        Chore::Ci(options) => ci::run(&options),
+        Chore::RandomModel(options) => random_model::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Model files: GGUF, and llama2.c checkpoints of versions 0 and 1.
+//!
+//! A file is read where it lies, as bytes that the caller lends. What can be wrong with it is found here,
+//! so that nothing behind this module meets a bad offset, shape or norm.
+
+mod error;
+mod gguf;
+pub mod llama2c;
+mod metadata;
+
+use core::fmt;
+
+pub use error::{Foreign, FormatError, Name};
+pub use gguf::TensorName;
+
+use crate::config::Config;
+use crate::tokenizer::GgufVocabulary;
+use crate::weights::{Entry, Format, Tape, Tensor};
+
+/// The kind of a model file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A llama2.c checkpoint of version 0: f32, without a magic number.
+    Llama2cV0,
+    /// A llama2.c checkpoint of version 1: f32.
+    Llama2cV1,
+    /// GGUF, version 2 or 3.
+    Gguf,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Llama2cV0 => "llama2.c version 0",
+            Self::Llama2cV1 => "llama2.c version 1",
+            Self::Gguf => "GGUF",
+        })
+    }
+}
+
+/// A model file whose header has been read and checked.
+#[derive(Clone, Copy)]
+pub struct Model<'a> {
+    bytes: &'a [u8],
+    config: Config,
+    source: Source,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Llama2cV0,
+    Llama2cV1,
+    Gguf(gguf::Places),
+}
+
+impl<'a> Model<'a> {
+    /// Reads and checks the header of a file, given as a whole.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, FormatError> {
+        if bytes.starts_with(&metadata::MAGIC) {
+            let (config, places) = gguf::read(bytes)?;
+            return Ok(Self { bytes, config, source: Source::Gguf(places) });
+        }
+        if llama2c::has_magic(bytes) {
+            return Ok(Self { bytes, config: llama2c::read_v1(bytes)?, source: Source::Llama2cV1 });
+        }
+        // What has no mark might be anything; only a file that is not a checkpoint is searched for others.
+        match llama2c::read_v0(bytes) {
+            Ok(config) => Ok(Self { bytes, config, source: Source::Llama2cV0 }),
+            Err(error) => Err(foreign(bytes).map_or(error, FormatError::Foreign)),
+        }
+    }
+
+    /// The kind of the file.
+    pub fn kind(&self) -> Kind {
+        match self.source {
+            Source::Llama2cV0 => Kind::Llama2cV0,
+            Source::Llama2cV1 => Kind::Llama2cV1,
+            Source::Gguf(_) => Kind::Gguf,
+        }
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Finds the tensors and checks that each is whole, of the right shape, in a format that the engine
+    /// reads, and aligned to its numbers from the start of the file; norms must be finite.
+    ///
+    /// `entries` is the memory for the tape: [`Tape::len`] entries, whose content does not matter.
+    pub fn tape<'t>(&self, entries: &'t mut [Entry]) -> Result<Tape<'t>, FormatError> {
+        let (found, expected) = (entries.len(), Tape::len(&self.config));
+        if found != expected {
+            return Err(FormatError::TapeLength { found, expected });
+        }
+        match &self.source {
+            Source::Gguf(places) => gguf::fill(self.bytes, &self.config, places, entries)?,
+            Source::Llama2cV0 | Source::Llama2cV1 => self.fill_llama2c(entries),
+        }
+        let tape = Tape::new(self.config, entries)?;
+        self.check_norms(&tape)?;
+        Ok(tape)
+    }
+
+    fn fill_llama2c(&self, entries: &mut [Entry]) {
+        let index = |tensor| Tape::index(&self.config, tensor);
+        llama2c::walk(&self.config, self.kind(), |tensor, offset| {
+            entries[index(tensor)] = Entry { offset, format: Format::F32 };
+        });
+        if self.config.shared_classifier {
+            let shared = entries[index(Tensor::Embedding)];
+            entries[index(Tensor::Matrix(crate::weights::Matrix::Classifier))] = shared;
+        }
+    }
+
+    /// A norm that is not finite makes every activation so: it is a damaged file's most telling trace.
+    fn check_norms(&self, tape: &Tape<'_>) -> Result<(), FormatError> {
+        for tensor in Tape::tensors(&self.config).filter(|tensor| matches!(tensor, Tensor::Norm(_))) {
+            let Entry { offset, .. } = tape.entry(tensor);
+            let mut rest = metadata::Cursor::new(self.bytes);
+            rest.take(offset, "a norm")?;
+            let (numbers, _) = rest.take(tape.bytes(tensor), "a norm")?.as_chunks::<4>();
+            let finite = |number: &[u8; 4]| f32::from_le_bytes(*number).is_finite();
+            if let Some(index) = numbers.iter().position(|number| !finite(number)) {
+                return Err(FormatError::NotFinite { tensor, index });
+            }
+        }
+        Ok(())
+    }
+
+    /// The vocabulary, where the file has one: GGUF usually, llama2.c checkpoints never.
+    pub fn vocabulary(&self) -> Result<Option<GgufVocabulary<'a>>, FormatError> {
+        match self.source {
+            Source::Gguf(_) => gguf::vocabulary(self.bytes),
+            Source::Llama2cV0 | Source::Llama2cV1 => Ok(None),
+        }
+    }
+
+    /// The name that the file gives its model.
+    pub fn name(&self) -> Option<&'a str> {
+        match self.source {
+            Source::Gguf(_) => gguf::name(self.bytes),
+            Source::Llama2cV0 | Source::Llama2cV1 => None,
+        }
+    }
+}
+
+impl fmt::Debug for Model<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { config, .. } = self;
+        f.debug_struct("Model").field("kind", &self.kind()).field("config", config).finish_non_exhaustive()
+    }
+}
+
+/// What else a file is that is no model, where its first bytes tell.
+fn foreign(bytes: &[u8]) -> Option<Foreign> {
+    let text = bytes.trim_ascii_start();
+    let starts = |marks: &[&str]| marks.iter().any(|mark| bytes.starts_with(mark.as_bytes()));
+    Some(if bytes.is_empty() {
+        Foreign::Empty
+    } else if starts(&["PK\x03\x04"]) {
+        Foreign::Zip
+    } else if bytes.starts_with(&[0x1f, 0x8b]) {
+        Foreign::Gzip
+    } else if starts(&["lmgg", "fmgg", "tjgg"]) {
+        Foreign::OldGgml
+    } else if starts(&["version https://git-lfs"]) {
+        Foreign::GitLfs
+    } else if text.first_chunk().is_some_and(|start: &[u8; 5]| {
+        start.eq_ignore_ascii_case(b"<!doc") || start.eq_ignore_ascii_case(b"<html")
+    }) {
+        Foreign::Html
+    } else if bytes.get(8) == Some(&b'{') {
+        // The length of the JSON, then the JSON.
+        Foreign::Safetensors
+    } else if bytes.get(8..17) == Some(b"\x05\0\0\0<unk>") {
+        // Longest token, score, length and bytes of the first token.
+        Foreign::Tokenizer
+    } else if bytes.get(2..9) == Some(b"\x0a\x05<unk>") {
+        Foreign::SentencePiece
+    } else {
+        return None;
+    })
+}

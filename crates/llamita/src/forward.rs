@@ -1,0 +1,351 @@
+//! The forward pass, in the order of the paper (Touvron et al., 2023).
+
+use core::fmt;
+
+use llamita_kernels::{Kernels, LANES, Panel, Team};
+
+use crate::config::Config;
+use crate::profile::{Profile, Stage};
+use crate::state::{Rope, State};
+use crate::weights::{Matrix, Norm, Weights};
+
+/// A model that is ready to compute: weights, memory, and cores to do it.
+pub struct Engine<'a, W, T> {
+    weights: W,
+    state: State<'a>,
+    team: T,
+    kernels: Kernels,
+    /// Where the time of the passes went; [`Profile::OFF`] at first.
+    pub profile: Profile,
+}
+
+/// A pass that cannot be computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error<E> {
+    /// The weights could not be had.
+    Weights(E),
+    /// More positions than the state's context: needed, context.
+    Context(usize, usize),
+    /// No tokens, or more than the state's batch: found, limit.
+    Batch(usize, usize),
+    /// More logits than tokens, or than the state has room for: found, limit.
+    Logits(usize, usize),
+    /// A token that the vocabulary does not have: found, size of the vocabulary.
+    Token(u32, usize),
+    /// The logits are not finite: the weights are damaged.
+    NotFinite,
+}
+
+impl<E: fmt::Display> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Weights(error) => error.fmt(f),
+            Self::Context(needed, context) => {
+                write!(f, "the text needs {needed} positions, the context has {context}: shorten it")
+            }
+            Self::Batch(found, limit) => write!(f, "a pass of {found} tokens, expected 1 to {limit}"),
+            Self::Logits(found, limit) => write!(f, "logits of {found} tokens, expected at most {limit}"),
+            Self::Token(found, size) => {
+                write!(f, "token {found} is not in the vocabulary of {size}: model and tokenizer do not fit")
+            }
+            Self::NotFinite => {
+                f.write_str("the logits are not finite: the model file is damaged, get it again")
+            }
+        }
+    }
+}
+
+impl<E: core::error::Error> core::error::Error for Error<E> {}
+
+impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
+    /// An engine from its parts; the state must have been made for the config of these weights.
+    pub fn new(weights: W, state: State<'a>, team: T, kernels: Kernels) -> Self {
+        Self { weights, state, team, kernels, profile: Profile::OFF }
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &Config {
+        self.weights.config()
+    }
+
+    /// The weights, for example to ask what they have read.
+    pub const fn weights(&self) -> &W {
+        &self.weights
+    }
+
+    /// The memory of the passes.
+    pub const fn state(&self) -> &State<'a> {
+        &self.state
+    }
+
+    /// The cores.
+    pub const fn team(&self) -> &T {
+        &self.team
+    }
+
+    /// The arithmetic.
+    pub const fn kernels(&self) -> Kernels {
+        self.kernels
+    }
+
+    /// Computes tokens at consecutive positions from `position` on, up to the state's batch at once, and
+    /// returns the logits of the last `logits` of them: (logits, vocab_size). They may be changed at will.
+    ///
+    /// The positions before must have been computed; those after are forgotten. Results do not depend on
+    /// how a text is cut into passes, nor on the number of threads.
+    ///
+    /// # Errors
+    /// If the tokens do not fit the state or the vocabulary, or the weights cannot be had. What was computed
+    /// for earlier positions stays valid.
+    pub fn forward(
+        &mut self,
+        tokens: &[u32],
+        position: usize,
+        logits: usize,
+    ) -> Result<&mut [f32], Error<W::Error>> {
+        let config = *self.weights.config();
+        self.check(&config, tokens, position, logits)?;
+        let Self { weights, state, team, kernels, profile } = self;
+        let State { x, xb, hidden, scores, logits: all_logits, rope, keys, values, .. } = state;
+        let (kernels, batch) = (*kernels, tokens.len());
+        let cached = keys.len() / config.n_layers;
+        let x = &mut x[..batch * config.dim];
+        profile.start();
+
+        for (&token, x) in tokens.iter().zip(x.chunks_exact_mut(config.dim)) {
+            weights.embed(token, x).map_err(Error::Weights)?;
+        }
+        rope.turn_to(position, batch);
+
+        for layer in 0..config.n_layers {
+            // Attention, added to the residual stream.
+            let normed = &mut xb[..batch * config.dim];
+            rmsnorm(kernels, &config, x, weights.norm(Norm::Attention(layer)), normed);
+            profile.end(Stage::NormAndRope);
+
+            let (q, rest) = hidden.split_at_mut(batch * config.q_dim());
+            let (k, rest) = rest.split_at_mut(batch * config.kv_dim());
+            let v = &mut rest[..batch * config.kv_dim()];
+            let qkv = [Matrix::Wq(layer), Matrix::Wk(layer), Matrix::Wv(layer)];
+            let outs = [&mut *q, &mut *k, &mut *v].map(|out| Panel::new(out, batch));
+            product(weights, team, kernels, qkv, normed, outs, Set, |_| ())?;
+            profile.end(Stage::Products);
+
+            rotate(kernels, &config, rope, q, k);
+            profile.end(Stage::NormAndRope);
+
+            let layer_cache = layer * cached..(layer + 1) * cached;
+            let (keys, values) = (&mut keys[layer_cache.clone()], &mut values[layer_cache]);
+            let heads = &mut xb[..batch * config.q_dim()];
+            attention(team, kernels, &config, position, [q, k, v], keys, values, scores, heads);
+            profile.end(Stage::Attention);
+
+            product(weights, team, kernels, [Matrix::Wo(layer)], heads, [Panel::new(x, batch)], Add, |_| ())?;
+            profile.end(Stage::Products);
+
+            // The feed-forward layer, added to the residual stream.
+            let normed = &mut xb[..batch * config.dim];
+            rmsnorm(kernels, &config, x, weights.norm(Norm::FeedForward(layer)), normed);
+            profile.end(Stage::NormAndRope);
+
+            let (gate, rest) = hidden.split_at_mut(batch * config.hidden_dim);
+            let up = &mut rest[..batch * config.hidden_dim];
+            let sides = [Panel::new(gate, batch), Panel::new(up, batch)];
+            let matrices = [Matrix::W1(layer), Matrix::W3(layer)];
+            product(weights, team, kernels, matrices, normed, sides, Set, |[gate, up]| {
+                for token in 0..batch {
+                    kernels.swiglu(gate.row_mut(token), up.row_mut(token));
+                }
+            })?;
+            product(weights, team, kernels, [Matrix::W2(layer)], gate, [Panel::new(x, batch)], Add, |_| ())?;
+            profile.end(Stage::Products);
+        }
+
+        // Logits of the last tokens.
+        let last = &x[(batch - logits) * config.dim..];
+        let normed = &mut xb[..logits * config.dim];
+        let all_logits = &mut all_logits[..logits * config.vocab_size];
+        if logits > 0 {
+            rmsnorm(kernels, &config, last, weights.norm(Norm::Final), normed);
+            profile.end(Stage::NormAndRope);
+            let out = Panel::new(all_logits, logits);
+            product(weights, team, kernels, [Matrix::Classifier], normed, [out], Set, |_| ())?;
+            profile.end(Stage::Classifier);
+        }
+        Ok(all_logits)
+    }
+
+    fn check(
+        &self,
+        config: &Config,
+        tokens: &[u32],
+        position: usize,
+        logits: usize,
+    ) -> Result<(), Error<W::Error>> {
+        let capacity = self.state.capacity();
+        if tokens.is_empty() || tokens.len() > capacity.batch {
+            return Err(Error::Batch(tokens.len(), capacity.batch));
+        }
+        let most = capacity.logits.min(tokens.len());
+        if logits > most {
+            return Err(Error::Logits(logits, most));
+        }
+        let needed = position.saturating_add(tokens.len());
+        if needed > capacity.context {
+            return Err(Error::Context(needed, capacity.context));
+        }
+        match tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
+            Some(&token) => Err(Error::Token(token, config.vocab_size)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `out = x / rms(x) * weight` for each token (Zhang and Sennrich, 2019): (batch, dim) both.
+fn rmsnorm(kernels: Kernels, config: &Config, x: &[f32], weight: &[f32], out: &mut [f32]) {
+    for (x, out) in x.chunks_exact(config.dim).zip(out.chunks_exact_mut(config.dim)) {
+        let mean = kernels.sum_of_squares(x) / config.dim as f32;
+        kernels.scale(x, 1.0 / libm::sqrtf(mean + config.norm_eps), weight, out);
+    }
+}
+
+/// Turns queries (batch, q_dim) and keys (batch, kv_dim) to their positions, and scales the queries as
+/// attention expects them.
+fn rotate(kernels: Kernels, config: &Config, rope: &Rope<'_>, q: &mut [f32], k: &mut [f32]) {
+    let scale = 1.0 / libm::sqrtf(config.head_size as f32);
+    for q in q.iter_mut() {
+        *q *= scale;
+    }
+    for (heads, dim) in [(q, config.q_dim()), (k, config.kv_dim())] {
+        for (token, heads) in heads.chunks_exact_mut(dim).enumerate() {
+            let (cos, sin) = rope.at(token);
+            for head in heads.chunks_exact_mut(config.head_size) {
+                kernels.rope(head, cos, sin);
+            }
+        }
+    }
+}
+
+/// What a product does with what its output holds.
+use Output::{Add, Set};
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Set,
+    Add,
+}
+
+/// Products of one input, (batch, columns), with matrices that the tape has side by side; each `outs` is
+/// (batch, rows). `finish` runs on columns of the outputs that are complete, the same ones of each.
+///
+/// One step of the team where all rows are lent at once, else one for each time that some are.
+#[expect(clippy::too_many_arguments, reason = "a struct of them would be made at every call")]
+fn product<const N: usize, W: Weights, T: Team>(
+    weights: &mut W,
+    team: &mut T,
+    kernels: Kernels,
+    matrices: [Matrix; N],
+    x: &[f32],
+    mut outs: [Panel<'_>; N],
+    output: Output,
+    finish: impl Fn(&mut [Panel<'_>; N]) + Sync,
+) -> Result<(), Error<W::Error>> {
+    let rows = outs.each_ref().map(Panel::width);
+    let columns = x.len() / outs[0].rows();
+    let mut done = [0; N];
+    while done != rows {
+        let lent = weights.lend(matrices, done).map_err(Error::Weights)?;
+        let counts: [usize; N] = core::array::from_fn(|i| (lent[i].len() / columns).min(rows[i] - done[i]));
+        assert!(counts.iter().sum::<usize>() > 0, "weights lend at least one row");
+        let whole = counts == rows;
+
+        let parts = team.parts();
+        let mut rest = outs.each_mut().map(Panel::reborrow);
+        for i in 0..N {
+            let _ = rest[i].take(done[i]);
+        }
+        let shares = (0..parts).map(|part| {
+            core::array::from_fn(|i| {
+                let share = share(part, counts[i], parts)..share(part + 1, counts[i], parts);
+                (lent[i].slice(share.clone(), columns), rest[i].take(share.len()))
+            })
+        });
+        team.run(shares, |share: [_; N]| {
+            let mut outs = share.map(|(weights, mut out)| {
+                kernels.matmul(weights, x, out.reborrow(), output == Add);
+                out
+            });
+            if whole {
+                finish(&mut outs);
+            }
+        });
+        if !whole {
+            for i in 0..N {
+                done[i] += counts[i];
+            }
+            if done == rows {
+                finish(&mut outs);
+            }
+        } else {
+            done = rows;
+        }
+    }
+    Ok(())
+}
+
+/// Where a part's rows begin, in whole vectors.
+const fn share(part: usize, rows: usize, parts: usize) -> usize {
+    let start = rows.div_ceil(LANES) * part / parts * LANES;
+    if start < rows { start } else { rows }
+}
+
+/// Grouped-query attention (Ainslie et al., 2023): a part for each key/value head writes its keys and values
+/// to the cache and computes the query heads that share them.
+///
+/// `qkv` are (batch, q_dim), (batch, kv_dim) twice; `out` is (batch, q_dim); caches are those of one layer.
+#[expect(clippy::too_many_arguments, reason = "the parts of a state that attention borrows")]
+fn attention<T: Team>(
+    team: &mut T,
+    kernels: Kernels,
+    config: &Config,
+    position: usize,
+    qkv: [&mut [f32]; 3],
+    keys: &mut [f32],
+    values: &mut [f32],
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    let Config { head_size, n_kv_heads, .. } = *config;
+    let group = config.n_heads / n_kv_heads * head_size;
+    let batch = out.len() / config.q_dim();
+    let [mut q, mut k, mut v] = qkv.map(|x| Panel::new(x, batch));
+    let mut out = Panel::new(out, batch);
+    let caches = keys.chunks_exact_mut(keys.len() / n_kv_heads);
+    let caches = caches.zip(values.chunks_exact_mut(values.len() / n_kv_heads));
+    let caches = caches.zip(scores.chunks_exact_mut(scores.len() / n_kv_heads));
+    let heads = caches.map(|((keys, values), scores)| {
+        (keys, values, scores, q.take(group), k.take(head_size), v.take(head_size), out.take(group))
+    });
+    team.run(heads, |(keys, values, scores, mut q, mut k, mut v, mut out)| {
+        for token in 0..batch {
+            let at = position + token;
+            remember(keys, k.row_mut(token), at);
+            remember(values, v.row_mut(token), at);
+            let queries = q.row_mut(token).chunks_exact(head_size);
+            for (q, out) in queries.zip(out.row_mut(token).chunks_exact_mut(head_size)) {
+                kernels.attention(q, keys, values, scores, at + 1, out);
+            }
+        }
+    });
+}
+
+/// Writes a key or value (head_size,) to its head's cache: (context / 8, head_size, 8).
+fn remember(cache: &mut [f32], head: &[f32], position: usize) {
+    let block = &mut cache[position / LANES * head.len() * LANES..][..head.len() * LANES];
+    if position.is_multiple_of(LANES) {
+        // The lent memory may hold anything; attention reads whole blocks.
+        block.fill(0.0);
+    }
+    for (lanes, &x) in block.as_chunks_mut::<LANES>().0.iter_mut().zip(head) {
+        lanes[position % LANES] = x;
+    }
+}

@@ -1,0 +1,74 @@
+//! Where the time goes.
+
+/// A part of the work of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Matrix products of the layers, and the SwiGLU between them.
+    Products,
+    /// Attention, and writing the key/value cache.
+    Attention,
+    /// Embedding, norms and rope.
+    NormAndRope,
+    /// The product with the classifier.
+    Classifier,
+    /// Choosing the next token.
+    Sampling,
+}
+
+impl Stage {
+    /// All stages, in the order of [`Profile::ticks`].
+    pub const ALL: [Self; 5] =
+        [Self::Products, Self::Attention, Self::NormAndRope, Self::Classifier, Self::Sampling];
+
+    /// A name for tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Products => "matrix products",
+            Self::Attention => "attention",
+            Self::NormAndRope => "norm and rope",
+            Self::Classifier => "classifier",
+            Self::Sampling => "sampling",
+        }
+    }
+}
+
+/// Adds up the time of each stage, if it is given a clock: nanoseconds, or a chip's cycle counter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Profile {
+    clock: Option<fn() -> u64>,
+    last: u64,
+    ticks: [u64; Stage::ALL.len()],
+}
+
+impl Profile {
+    /// A profile that measures nothing and costs nothing.
+    pub const OFF: Self = Self { clock: None, last: 0, ticks: [0; Stage::ALL.len()] };
+
+    /// A profile that reads this clock about six times a layer.
+    pub const fn with_clock(clock: fn() -> u64) -> Self {
+        Self { clock: Some(clock), ..Self::OFF }
+    }
+
+    /// Time of each of [`Stage::ALL`] so far, in ticks of the clock.
+    pub const fn ticks(&self) -> [u64; Stage::ALL.len()] {
+        self.ticks
+    }
+
+    /// Begins to measure.
+    #[inline]
+    pub(crate) fn start(&mut self) {
+        if let Some(clock) = self.clock {
+            self.last = clock();
+        }
+    }
+
+    /// Counts the time since the last call for a stage.
+    #[inline]
+    pub(crate) fn end(&mut self, stage: Stage) {
+        if let Some(clock) = self.clock {
+            let now = clock();
+            self.ticks[stage as usize] += now.wrapping_sub(self.last);
+            self.last = now;
+        }
+    }
+}
