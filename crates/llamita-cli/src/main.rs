@@ -1,2 +1,43 @@
-//! The llamita program.
-fn main() {}
+//! The llamita program: small Llama-family language models on the command line.
+
+mod commands;
+mod error;
+mod load;
+mod options;
+mod output;
+mod threads;
+mod units;
+mod vocabulary;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use commands::{bench, eval, inspect, run, tokenize};
+
+/// Run Llama-family language models that are small enough for small machines
+///
+/// Models are llama2.c checkpoints (.bin, versions 0 and 1) and GGUF files (F32, F16, BF16).
+#[derive(Parser)]
+#[command(name = "llamita", version)]
+enum Command {
+    Run(run::Options),
+    Inspect(inspect::Options),
+    Eval(eval::Options),
+    Tokenize(tokenize::Options),
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = options::parse().and_then(|command| match command {
+        Command::Run(options) => run::run(&options),
+        Command::Inspect(options) => inspect::run(&options),
+        Command::Eval(options) => eval::run(&options),
+        Command::Tokenize(options) => tokenize::run(&options),
+        Command::Bench(options) => bench::run(&options),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}

@@ -98,15 +98,20 @@ pub(crate) fn exp(x: f32) -> f32 {
     y * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()))
 }
 
-/// Turns scores into probabilities; returns the sum of the exponentials, 1 or more if all went well.
-pub(crate) fn softmax(x: &mut [f32]) -> f32 {
+/// Turns scores into exponentials of their distance to the largest; returns their sum.
+fn exponentials(x: &mut [f32]) -> f32 {
     let max = max(x);
     let mut lanes = [0.0; LANES];
     for (i, x) in x.iter_mut().enumerate() {
         *x = exp(*x - max);
         lanes[i % LANES] += *x;
     }
-    let sum = sum_lanes(lanes);
+    sum_lanes(lanes)
+}
+
+/// Turns scores into probabilities; returns the sum of the exponentials, 1 or more if all went well.
+pub(crate) fn softmax(x: &mut [f32]) -> f32 {
+    let sum = exponentials(x);
     let scale = 1.0 / sum;
     for x in x {
         *x *= scale;
@@ -152,7 +157,7 @@ pub(crate) fn attention(
     }
     let scores = &mut scores[..blocks * LANES];
     scores[len..].fill(f32::NEG_INFINITY);
-    softmax(scores);
+    let scale = 1.0 / exponentials(scores);
     for (i, out) in out.iter_mut().enumerate() {
         let mut lanes = [0.0; LANES];
         let values = values.as_chunks::<LANES>().0.iter().skip(i).step_by(head_size);
@@ -161,7 +166,7 @@ pub(crate) fn attention(
                 lanes[i] += scores[i] * values[i];
             }
         }
-        *out = sum_lanes(lanes);
+        *out = sum_lanes(lanes) * scale;
     }
 }
 

@@ -408,8 +408,8 @@ proptest! {
         for array in 0..3 {
             let mut arrays = vocabulary.gguf();
             hurt([&mut arrays.tokens, &mut arrays.scores, &mut arrays.types][array]);
-            for vocabulary in [arrays.vocabulary(), GgufVocabulary { count, bos: count as u32, ..arrays.vocabulary() }]
-            {
+            let miscounted = GgufVocabulary { count, bos: count as u32, ..arrays.vocabulary() };
+            for vocabulary in [arrays.vocabulary(), miscounted] {
                 if let Ok(tokenizer) = Tokenizer::from_gguf(&vocabulary, &mut index(vocabulary.count)) {
                     exercise(&tokenizer, &text);
                 }

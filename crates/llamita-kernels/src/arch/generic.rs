@@ -41,9 +41,6 @@ pub(crate) trait Vector: Copy {
         // SAFETY: The caller promises the unit and `len` elements.
         unsafe { load_filled(from, len, 0.0) }
     }
-    /// Brings memory that is soon needed closer; any address will do.
-    #[inline(always)]
-    unsafe fn prefetch(_: *const u8) {}
 }
 
 /// Loads elements of a format as floats.
@@ -92,9 +89,13 @@ load_half!(Bf16, load_bf16);
 /// Rows of weights that share a place in the first-level cache while all tokens pass.
 const TILE_ROWS: usize = 32;
 /// Tokens whose activations share it with them.
-const TILE_TOKENS: usize = 16;
-/// How far ahead of the arithmetic a single token's pass over the weights asks for them, in bytes.
-const AHEAD: usize = 1024;
+const TILE_TOKENS: usize = 24;
+/// Most sums that are under way at once, in whole groups of lanes.
+const MOST: usize = 2 * LANES;
+
+/// Weights of more bytes than this, which come from beyond the second-level cache, are read row by row: the
+/// hardware sees one run of memory, which it can read ahead.
+const LARGE: usize = 512 * 1024;
 
 /// See [`crate::Kernels::matmul`].
 #[inline(always)]
@@ -126,8 +127,14 @@ unsafe fn matmul_of<V: Vector, E: Load<V>>(w: &[E::Raw], x: &[f32], mut out: Pan
     unsafe {
         if tokens == 1 {
             let whole = rows - rows % 8;
-            for row in (0..whole).step_by(8) {
-                product.block::<8, 1>(row, 0);
+            if size_of_val(w) > LARGE {
+                for row in (0..whole).step_by(8) {
+                    product.run_of_rows(row);
+                }
+            } else {
+                for row in (0..whole).step_by(8) {
+                    product.block::<8, 1>(row, 0);
+                }
             }
             for row in whole..rows {
                 product.block::<1, 1>(row, 0);
@@ -141,12 +148,13 @@ unsafe fn matmul_of<V: Vector, E: Load<V>>(w: &[E::Raw], x: &[f32], mut out: Pan
                 let mut row = tile;
                 while row + 4 <= tile_end {
                     let mut token = first;
-                    while token + 2 <= last {
-                        product.block::<4, 2>(row, token);
-                        token += 2;
+                    while token + 3 <= last {
+                        product.block::<4, 3>(row, token);
+                        token += 3;
                     }
-                    if token < last {
+                    while token < last {
                         product.block::<4, 1>(row, token);
+                        token += 1;
                     }
                     row += 4;
                 }
@@ -171,7 +179,7 @@ struct Product<'a, 'b, V: Vector, E: Load<V>> {
 }
 
 impl<V: Vector, E: Load<V>> Product<'_, '_, V, E> {
-    /// Products of R rows and T tokens; R * T is at most 8, the chains of sums that a core keeps busy.
+    /// Products of R rows and T tokens: 8 to 12 keep a core's multipliers busy and fit its registers.
     ///
     /// # Safety
     /// The CPU has the unit, and the rows and tokens are there.
@@ -183,7 +191,7 @@ impl<V: Vector, E: Load<V>> Product<'_, '_, V, E> {
         unsafe {
             let w = self.w.add(row * n);
             let x = self.x.add(token * n);
-            let mut sums = [V::splat(0.0); LANES];
+            let mut sums = [V::splat(0.0); MOST];
             let mut i = 0;
             while i < whole {
                 let mut inputs = [V::splat(0.0); T];
@@ -191,9 +199,6 @@ impl<V: Vector, E: Load<V>> Product<'_, '_, V, E> {
                     inputs[t] = V::load(x.add(t * n + i));
                 }
                 for r in 0..R {
-                    if T == 1 && R == 8 && r % 2 == 0 {
-                        V::prefetch(w.add(r * n + i).cast::<u8>().wrapping_add(AHEAD));
-                    }
                     let weights = E::load(w.add(r * n + i));
                     for t in 0..T {
                         sums[t * R + r] = sums[t * R + r].add_product(weights, inputs[t]);
@@ -213,13 +218,52 @@ impl<V: Vector, E: Load<V>> Product<'_, '_, V, E> {
                     }
                 }
             }
-            let mut products = [0.0; LANES];
-            V::sum_each(sums).store(products.as_mut_ptr());
-            for t in 0..T {
-                let out = &mut self.out.row_mut(token + t)[row..row + R];
-                for r in 0..R {
-                    out[r] = if self.add { out[r] + products[t * R + r] } else { products[t * R + r] };
+            self.store::<R, T>(sums, row, token);
+        }
+    }
+
+    /// Products of 8 rows and the first token, a row after the other.
+    ///
+    /// # Safety
+    /// The CPU has the unit, and the rows are there.
+    #[inline(always)]
+    unsafe fn run_of_rows(&mut self, row: usize) {
+        let n = self.columns;
+        let whole = n - n % LANES;
+        // SAFETY: The caller promises the unit and the rows; `whole` is within a row.
+        unsafe {
+            let mut sums = [V::splat(0.0); MOST];
+            for (r, sum) in sums.iter_mut().take(LANES).enumerate() {
+                let w = self.w.add((row + r) * n);
+                let mut i = 0;
+                while i < whole {
+                    *sum = sum.add_product(E::load(w.add(i)), V::load(self.x.add(i)));
+                    i += LANES;
                 }
+                if whole < n {
+                    let input = V::load_first(self.x.add(whole), n - whole);
+                    *sum = sum.add_product(E::load_partial(w.add(whole), n - whole), input);
+                }
+            }
+            self.store::<8, 1>(sums, row, 0);
+        }
+    }
+
+    /// Adds up the lanes of R * T sums and writes them.
+    ///
+    /// # Safety
+    /// The CPU has the unit.
+    #[inline(always)]
+    unsafe fn store<const R: usize, const T: usize>(&mut self, sums: [V; MOST], row: usize, token: usize) {
+        let mut products = [0.0; MOST];
+        for (sums, products) in sums.as_chunks::<LANES>().0.iter().zip(products.as_chunks_mut::<LANES>().0) {
+            // SAFETY: The caller promises the unit; the buffer holds 8 elements.
+            unsafe { V::sum_each(*sums).store(products.as_mut_ptr()) };
+        }
+        for t in 0..T {
+            let out = &mut self.out.row_mut(token + t)[row..row + R];
+            for r in 0..R {
+                out[r] = if self.add { out[r] + products[t * R + r] } else { products[t * R + r] };
             }
         }
     }
@@ -229,13 +273,14 @@ impl<V: Vector, E: Load<V>> Product<'_, '_, V, E> {
 macro_rules! for_vectors {
     ($len:expr, |$i:ident| $whole:expr, |$from:ident, $count:ident| $rest:expr) => {{
         let len = $len;
+        let whole = len - len % LANES;
         let mut $i = 0;
-        while $i + LANES <= len {
+        while $i < whole {
             $whole;
             $i += LANES;
         }
-        if $i < len {
-            let ($from, $count) = ($i, len - $i);
+        if whole < len {
+            let ($from, $count) = (whole, len - whole);
             $rest;
         }
     }};
@@ -345,9 +390,9 @@ unsafe fn exp<V: Vector>(x: V) -> V {
     }
 }
 
-/// See [`crate::Kernels::softmax`].
+/// Turns scores into exponentials of their distance to the largest; returns their sum.
 #[inline(always)]
-pub(crate) unsafe fn softmax<V: Vector>(x: &mut [f32]) -> f32 {
+unsafe fn exponentials<V: Vector>(x: &mut [f32]) -> f32 {
     // SAFETY: The caller promises the unit; loads and stores stay inside `x`.
     unsafe {
         let most = V::splat(max::<V>(x));
@@ -366,8 +411,17 @@ pub(crate) unsafe fn softmax<V: Vector>(x: &mut [f32]) -> f32 {
                 store_partial(v, p.add(i), rest);
             }
         );
-        let sum = sum(lanes);
-        let scale = V::splat(1.0 / sum);
+        sum(lanes)
+    }
+}
+
+/// See [`crate::Kernels::softmax`].
+#[inline(always)]
+pub(crate) unsafe fn softmax<V: Vector>(x: &mut [f32]) -> f32 {
+    // SAFETY: The caller promises the unit; loads and stores stay inside `x`.
+    unsafe {
+        let sum = exponentials::<V>(x);
+        let (p, scale) = (x.as_mut_ptr(), V::splat(1.0 / sum));
         for_vectors!(x.len(), |i| V::load(p.add(i)).mul(scale).store(p.add(i)), |i, rest| store_partial(
             load_filled::<V>(p.add(i), rest, 0.0).mul(scale),
             p.add(i),
@@ -464,7 +518,7 @@ pub(crate) unsafe fn attention<V: Vector>(
             block += 1;
         }
         scores[len..].fill(f32::NEG_INFINITY);
-        softmax::<V>(scores);
+        let scale = V::splat(1.0 / exponentials::<V>(scores));
 
         let (from, values) = (scores.as_ptr(), values.as_ptr());
         let mut i = 0;
@@ -488,7 +542,7 @@ pub(crate) unsafe fn attention<V: Vector>(
                 }
             }
             let mut sum = [0.0; LANES];
-            V::sum_each(sums).store(sum.as_mut_ptr());
+            V::sum_each(sums).mul(scale).store(sum.as_mut_ptr());
             out[i..i + group].copy_from_slice(&sum[..group]);
             i += group;
         }

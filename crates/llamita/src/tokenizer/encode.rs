@@ -90,8 +90,8 @@ impl Table<'_> {
         let mut tokens = [NONE; SHORT];
         // The pair that each symbol and the next one are: the key of its score, 0 for none, and its token.
         let mut pairs = [(0, NONE); SHORT];
-        for at in 0..count - 1 {
-            pairs[at] = pair(&starts, at);
+        for (at, entry) in pairs[..count - 1].iter_mut().enumerate() {
+            *entry = pair(&starts, at);
         }
         loop {
             let (mut best, mut best_key) = (0, 0);

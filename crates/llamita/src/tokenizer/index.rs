@@ -233,3 +233,75 @@ pub(super) fn fill_singles(table: &Table<'_>, singles: &mut [u32; 256]) -> Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{GgufVocabulary, Tokenizer};
+
+    /// Pieces are compared only where hashes agree, which hides errors from tests of whole texts.
+    #[test]
+    fn pieces_are_compared_byte_by_byte() {
+        let pieces = [
+            "<unk>",
+            "▁",
+            "▁▁",
+            "▁▁▁a",
+            "▁a",
+            "a▁",
+            "a▁b",
+            " a▁b",
+            "▁a b",
+            "数",
+            "▁数",
+            "abcdefgh",
+            "abcdefghi",
+            "▁abcdefghijklmnop",
+            "▁abcdefghijklmnoq",
+            "abc",
+        ];
+        let bytes = |length: fn(usize) -> [u8; 8]| -> Vec<u8> {
+            pieces.iter().flat_map(|piece| length(piece.len()).into_iter().chain(piece.bytes())).collect()
+        };
+        let tokens = bytes(|len| (len as u64).to_le_bytes());
+        let bin = [vec![0; 4], bytes(|len| ((len as u64) << 32).to_le_bytes())].concat();
+        let scores = [0; 4 * 16];
+        let vocabulary = GgufVocabulary {
+            count: pieces.len(),
+            tokens: &tokens,
+            scores: &scores,
+            types: None,
+            bos: 0,
+            eos: 0,
+            unknown: Some(0),
+            add_space_prefix: true,
+        };
+        let (mut gguf_index, mut bin_index) = ([0; Tokenizer::index_len(16)], [0; Tokenizer::index_len(16)]);
+        let gguf = Tokenizer::from_gguf(&vocabulary, &mut gguf_index).unwrap();
+        let bin = Tokenizer::from_bin(&bin, pieces.len(), &mut bin_index).unwrap();
+        let spaced = pieces.map(|piece| piece.replace('▁', " "));
+        let texts = pieces.iter().copied().chain(spaced.iter().map(String::as_str));
+        for text in texts.flat_map(|text| [text.to_owned(), format!("▁{text}"), format!("{text}x")]) {
+            // As the end of a text, and within one.
+            for (all, start) in [(text.clone(), 0), (format!("12{text}3456789"), 2)] {
+                for token in 0..pieces.len() {
+                    let is_text = |tokenizer: &Tokenizer<'_>| {
+                        tokenizer.table.is_text(token as u32, all.as_bytes(), start, text.len())
+                    };
+                    assert_eq!(is_text(&gguf), spaced[token] == text, "{:?} and {text:?}", pieces[token]);
+                    assert_eq!(is_text(&bin), pieces[token] == text, "{:?} and {text:?}", pieces[token]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_equal_pieces_the_first_counts() {
+        let piece = |piece: &str| [&[0; 4], &[piece.len() as u8, 0, 0, 0], piece.as_bytes()].concat();
+        let pieces: Vec<u8> = (0..5000).flat_map(|at| piece(["<unk>", "a", "aa"][at.min(2)])).collect();
+        let bin = [vec![0; 4], pieces].concat();
+        let mut index = vec![0; Tokenizer::index_len(5000)];
+        let tokenizer = Tokenizer::from_bin(&bin, 5000, &mut index).unwrap();
+        assert_eq!(tokenizer.table.find(b"aa", 0, 2).map(|found| found.token), Some(3));
+        assert_eq!(tokenizer.table.slots.iter().filter(|&&slot| slot != 0).count(), 1);
+    }
+}

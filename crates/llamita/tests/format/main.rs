@@ -10,7 +10,7 @@ use builder::{CONFIG, Gguf, SHARED, damage, tensors, v0, v1};
 use llamita::config::Config;
 use llamita::format::{FormatError, Kind, Model};
 use llamita::tokenizer::GgufVocabulary;
-use llamita::weights::{Entry, Format, Tape};
+use llamita::weights::{Entry, Format, Tape, Tensor};
 use proptest::prelude::*;
 
 /// Everything that reading a file does.
@@ -74,6 +74,16 @@ fn tape_wants_its_memory() {
     let model = Model::read(&bytes).unwrap();
     let text = model.tape(&mut [Entry::EMPTY; 20]).unwrap_err().to_string();
     assert_eq!(text, "20 entries were lent for the tape, this model has 21: lend as many as Tape::len says");
+}
+
+#[test]
+fn weights_want_aligned_memory() {
+    let error = FormatError::MemoryAlignment { tensor: Tensor::Embedding, alignment: 4 };
+    assert_eq!(
+        error.to_string(),
+        "tensor token_embd.weight is not at a multiple of 4 in memory: \
+         map the file, or read it into memory that is aligned to 64 bytes"
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::target::{Library, Target};
 use super::tools::{run, rustflags};
 
 /// The crates that know how to do without the standard library.
-pub const BARE_CRATES: [&str; 2] = ["llamita-kernels", "llamita"];
+pub const BARE_CRATES: [&str; 3] = ["llamita-kernels", "llamita", "llamita-storage"];
 
 /// Build the crates for a target, with flags for rustc.
 pub fn build(triple: &'static str, flags: &str) -> Result<Outcome> {

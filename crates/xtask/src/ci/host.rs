@@ -6,9 +6,15 @@ use super::bare::BARE_CRATES;
 use super::report::Outcome;
 use super::tools::{cargo, root, run, rustflags};
 
+/// The fuzz targets have a workspace of their own, where their flags reach nothing else.
+const FUZZ: &str = "fuzz/Cargo.toml";
+
 /// Every file is as rustfmt would write it.
 pub fn format() -> Result<Outcome> {
     run(cargo("fmt").args(["--all", "--check"]))?;
+    if root().join(FUZZ).exists() {
+        run(cargo("fmt").args(["--check", "--manifest-path", FUZZ]))?;
+    }
     Ok(Outcome::Passed)
 }
 
@@ -34,14 +40,12 @@ pub fn tests() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The fuzz targets, which have a workspace of their own, still compile.
+/// The fuzz targets still compile.
 pub fn fuzz() -> Result<Outcome> {
-    if !root().join("fuzz/Cargo.toml").exists() {
+    if !root().join(FUZZ).exists() {
         return Ok(Outcome::Skipped("there are no fuzz targets".to_owned()));
     }
     // The flag is what `cargo fuzz` compiles them with.
-    run(cargo("check")
-        .args(["--manifest-path", "fuzz/Cargo.toml"])
-        .env("RUSTFLAGS", rustflags("--cfg fuzzing")))?;
+    run(cargo("check").args(["--manifest-path", FUZZ]).env("RUSTFLAGS", rustflags("--cfg fuzzing")))?;
     Ok(Outcome::Passed)
 }

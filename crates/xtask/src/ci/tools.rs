@@ -67,9 +67,10 @@ fn in_words(command: &Command) -> String {
 
 fn quoted(word: &OsStr) -> String {
     let word = word.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "-_=+,./:".contains(c);
     if word.contains('\n') {
         "'…'".to_owned()
-    } else if word.is_empty() || word.contains(' ') {
+    } else if word.is_empty() || !word.chars().all(plain) {
         format!("'{word}'")
     } else {
         word
@@ -83,7 +84,12 @@ mod tests {
     #[test]
     fn a_command_in_words_can_be_pasted() {
         let mut command = Command::new("/somewhere/cargo");
-        command.args(["test", "two words", "many\nlines"]).env("RUSTFLAGS", "-C target-feature=+simd128");
-        assert_eq!(in_words(&command), "RUSTFLAGS='-C target-feature=+simd128' cargo test 'two words' '…'");
+        command
+            .args(["test", "two words", "a=\"*\"", "many\nlines"])
+            .env("RUSTFLAGS", "-C target-feature=+simd128");
+        assert_eq!(
+            in_words(&command),
+            "RUSTFLAGS='-C target-feature=+simd128' cargo test 'two words' 'a=\"*\"' '…'"
+        );
     }
 }

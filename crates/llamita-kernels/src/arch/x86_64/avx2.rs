@@ -143,9 +143,4 @@ impl Vector for F32x8 {
             _mm256_maskload_ps(from, mask)
         })
     }
-    #[inline(always)]
-    unsafe fn prefetch(from: *const u8) {
-        // SAFETY: As above; a prefetch of any address is harmless.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-    }
 }

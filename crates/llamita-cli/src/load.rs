@@ -1,0 +1,187 @@
+//! From the path of a model to an engine.
+
+use std::path::{Path, PathBuf};
+
+use llamita::format::Kind;
+use llamita::weights::{Entry, Matrix, Tape, Tensor};
+use llamita::{Capacity, Config, Engine, Kernels, LANES, Model, Resident, State, state_len};
+use llamita_kernels::Threads;
+use llamita_storage::{ModelFile, Placement};
+
+use crate::error::{Error, Result};
+
+/// An engine on a machine with an operating system.
+pub type HostEngine<'a> = Engine<'a, Resident<'a>, Threads>;
+
+/// A file in memory, with its name.
+pub struct File {
+    /// The path it was opened by.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub content: ModelFile,
+}
+
+impl File {
+    /// Opens a file.
+    pub fn open(path: &Path, placement: Placement) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), content: ModelFile::open_in(path, placement)? })
+    }
+}
+
+/// A model file whose header has been read and whose tensors have been found.
+pub struct LoadedModel<'f> {
+    /// The file.
+    pub file: &'f File,
+    /// Its header.
+    pub header: Model<'f>,
+    entries: Vec<Entry>,
+}
+
+impl<'f> LoadedModel<'f> {
+    /// Reads and checks a model.
+    pub fn read(file: &'f File) -> Result<Self> {
+        let refuse = |error| Error::file(&file.path, error);
+        let header = Model::read(file.content.bytes()).map_err(refuse)?;
+        let mut entries = vec![Entry::EMPTY; Tape::len(header.config())];
+        header.tape(&mut entries).map_err(refuse)?;
+        Ok(Self { file, header, entries })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &Config {
+        self.header.config()
+    }
+
+    /// Its tensors.
+    pub fn tape(&self) -> Result<Tape<'_>> {
+        Tape::new(*self.config(), &self.entries).map_err(|error| Error::file(&self.file.path, error))
+    }
+
+    /// Bytes of the weights that a pass over one token reads: all of them, but of the embedding one row.
+    pub fn bytes_per_token(&self) -> Result<u64> {
+        let tape = self.tape()?;
+        let tensors = Tape::tensors(self.config()).filter(|&tensor| tensor != Tensor::Embedding);
+        let all: u64 = tensors.map(|tensor| tape.bytes(tensor)).sum();
+        let row = tape.bytes(Tensor::Embedding) / self.config().vocab_size as u64;
+        // A shared embedding is read as the classifier, which has been counted.
+        Ok(all + if self.config().shared_classifier { 0 } else { row })
+    }
+
+    /// An engine with this many threads, in memory from [`memory`] for the same capacity.
+    pub fn engine<'a>(
+        &'a self,
+        capacity: Capacity,
+        memory: &'a mut [f32],
+        threads: usize,
+    ) -> Result<HostEngine<'a>> {
+        let weights = Resident::new(self.tape()?, self.file.content.bytes());
+        let weights = weights.map_err(|error| Error::file(&self.file.path, error))?;
+        let state = State::new(self.config(), capacity, memory)?;
+        let team = Threads::new(threads).map_err(|error| {
+            Error::failure(format_args!("cannot start {threads} threads ({error}): use fewer with --threads"))
+        })?;
+        Ok(Engine::new(weights, state, team, Kernels::detect()))
+    }
+
+    /// The kind of the file.
+    pub fn kind(&self) -> Kind {
+        self.header.kind()
+    }
+}
+
+/// A longer context is made only where it is asked for: its cache takes memory, whether it is used or not.
+const DEFAULT_CONTEXT: usize = 2048;
+
+/// The context to use: as asked, or else all that the model was trained for, unless that is far more than
+/// the `needed` positions.
+pub fn context(config: &Config, asked: Option<usize>, needed: usize) -> Result<usize> {
+    match asked {
+        Some(asked) if asked > config.seq_len => Err(Error::usage(format_args!(
+            "--context is {asked}, expected 1 to {}, the longest text this model was trained for",
+            config.seq_len
+        ))),
+        Some(asked) => Ok(asked),
+        None => Ok(config.seq_len.min(needed.max(DEFAULT_CONTEXT))),
+    }
+}
+
+/// Tokens in one pass, beyond which passes gain nothing.
+pub const MAX_BATCH: usize = 64;
+
+/// The capacity to generate with: as many tokens in a pass as keep all that is not the key/value cache
+/// within a sixteenth of its size.
+pub fn capacity(config: &Config, context: usize) -> Result<Capacity> {
+    let with = |batch| Capacity { context, batch, logits: 1 };
+    let cache = cache_len(config, context);
+    for batch in (2..=MAX_BATCH).rev() {
+        if (state_len(config, with(batch))? as u64).saturating_sub(cache) <= cache / 16 {
+            return Ok(with(batch));
+        }
+    }
+    Ok(with(1))
+}
+
+/// Numbers in the key/value cache.
+pub fn cache_len(config: &Config, context: usize) -> u64 {
+    let positions = context.next_multiple_of(LANES) as u64;
+    2 * positions * config.n_layers as u64 * config.kv_dim() as u64
+}
+
+/// Memory for a state of this capacity.
+pub fn memory(config: &Config, capacity: Capacity) -> Result<Vec<f32>> {
+    let len = state_len(config, capacity)?;
+    // The zeros that the system gives cost nothing until they are used, but where it has none to give the
+    // process would end without a word.
+    Vec::<f32>::new().try_reserve_exact(len).map_err(|_| {
+        let needed = crate::units::bytes(4 * len as u64);
+        Error::failure(format_args!(
+            "a context of {} tokens needs {needed} of memory, more than there is: use a shorter --context",
+            capacity.context
+        ))
+    })?;
+    Ok(vec![0.0; len])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORIES260K: Config = Config {
+        dim: 64,
+        hidden_dim: 172,
+        n_layers: 5,
+        n_heads: 8,
+        n_kv_heads: 4,
+        head_size: 8,
+        vocab_size: 512,
+        seq_len: 512,
+        norm_eps: 1e-5,
+        rope_theta: 10000.0,
+        shared_classifier: true,
+    };
+
+    #[test]
+    fn a_small_model_takes_little_memory() {
+        let capacity = capacity(&STORIES260K, 512).unwrap();
+        let bytes = 4 * state_len(&STORIES260K, capacity).unwrap();
+        assert!(bytes <= 700_000, "{bytes} bytes with {capacity:?}");
+        assert!(capacity.batch >= 8, "{capacity:?}");
+    }
+
+    #[test]
+    fn the_smallest_context_still_has_a_batch() {
+        assert_eq!(capacity(&STORIES260K, 1).unwrap().batch, 1);
+        let wide = Config { n_layers: 40, ..STORIES260K };
+        assert_eq!(capacity(&wide, 512).unwrap().batch, MAX_BATCH);
+    }
+
+    #[test]
+    fn long_contexts_are_made_on_demand() {
+        let long = Config { seq_len: 131_072, ..STORIES260K };
+        assert_eq!(context(&long, None, 300).unwrap(), 2048);
+        assert_eq!(context(&long, None, 5000).unwrap(), 5000);
+        assert_eq!(context(&long, Some(131_072), 300).unwrap(), 131_072);
+        assert!(context(&long, Some(131_073), 300).is_err());
+        assert_eq!(context(&STORIES260K, None, 5000).unwrap(), 512);
+    }
+}

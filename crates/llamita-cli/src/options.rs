@@ -1,0 +1,135 @@
+//! The command line: what commands have in common, and its errors.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::error::{Error, Result};
+
+/// Reads the command line.
+pub fn parse<P: Parser>() -> Result<P> {
+    P::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            error.print().map_or_else(Error::output, |()| Error::Quiet(ExitCode::SUCCESS))
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // Without a reader of standard error there is nobody to help.
+            let _ = error.print();
+            Error::Quiet(ExitCode::from(2))
+        }
+        _ => Error::Usage(summary(&error.render().to_string())),
+    })
+}
+
+/// What a message of several paragraphs says before it repeats how the command is used, as one line.
+fn summary(message: &str) -> String {
+    let lines = message.strip_prefix("error: ").unwrap_or(message).lines().map(str::trim);
+    let lines = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let words: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    format!("{} (see --help)", words.join(" "))
+}
+
+/// A number of things of which there must be one at least.
+pub fn positive(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number, 1 or more".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// The model, as commands take it that work on nothing else.
+#[derive(clap::Args)]
+pub struct ModelArgument {
+    /// The model file
+    #[arg(value_name = "MODEL")]
+    positional: Option<PathBuf>,
+
+    /// The model file, for those who are used to the option
+    #[arg(short, long = "model", value_name = "MODEL")]
+    option: Option<PathBuf>,
+}
+
+impl ModelArgument {
+    /// The one model that was named.
+    pub fn path(&self) -> Result<&Path> {
+        one_model(self.positional.as_deref(), self.option.as_deref())
+    }
+}
+
+/// The one model that was named, as an argument or as an option.
+pub fn one_model<'a>(positional: Option<&'a Path>, option: Option<&'a Path>) -> Result<&'a Path> {
+    match (positional, option) {
+        (Some(path), None) | (None, Some(path)) => Ok(path),
+        (None, None) => Err(Error::usage(format_args!("no model is named, expected one: {NAME_A_MODEL}"))),
+        (Some(first), Some(second)) => Err(Error::usage(format_args!(
+            "two models are named, {} and {}, expected one: name it as an argument or with --model",
+            first.display(),
+            second.display()
+        ))),
+    }
+}
+
+/// What to do without a model.
+const NAME_A_MODEL: &str = "give its path with --model; a small one to begin with is \
+    stories260K/stories260K.bin, with tok512.bin beside it, from https://huggingface.co/karpathy/tinyllamas";
+
+/// A text given as an argument; `-` stands for standard input, without the newline at its end.
+pub fn text(argument: OsString, what: &str) -> Result<String> {
+    if argument != "-" {
+        return argument.into_string().map_err(|bytes| {
+            let bytes = bytes.as_encoded_bytes();
+            Error::usage(not_utf8(&format!("the {what}"), bytes))
+        });
+    }
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes).map_err(|error| {
+        Error::failure(format_args!("cannot read the {what} from standard input ({error}): check its source"))
+    })?;
+    let text = utf8(&bytes, &format!("the {what} on standard input"))?;
+    let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(line.unwrap_or(text).to_owned())
+}
+
+/// Bytes that must be text.
+pub fn utf8<'b>(bytes: &'b [u8], what: &str) -> Result<&'b str> {
+    str::from_utf8(bytes).map_err(|_| Error::Failure(not_utf8(what, bytes)))
+}
+
+fn not_utf8(what: &str, bytes: &[u8]) -> String {
+    let at = str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), |text| text.len());
+    let byte = bytes.get(at).copied().unwrap_or_default();
+    format!("{what} has 0x{byte:02x} at byte {at}, expected UTF-8: convert it, for example with iconv")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_paragraphs_becomes_one_line() {
+        let message = "error: unexpected argument '--topp' found\n\n  tip: a similar argument exists: '--top-p'\n\n\
+                       Usage: llamita run [OPTIONS] [PROMPT]\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            summary(message),
+            "unexpected argument '--topp' found tip: a similar argument exists: '--top-p' (see --help)"
+        );
+    }
+
+    #[test]
+    fn counts_start_at_one() {
+        assert_eq!(positive("16"), Ok(16));
+        for text in ["0", "-1", "1.5", "", "many", "99999999999999999999999"] {
+            assert!(positive(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_byte_that_is_no_text_is_named() {
+        let message = not_utf8("the prompt", b"abc\xff");
+        assert!(message.starts_with("the prompt has 0xff at byte 3, expected UTF-8"), "{message}");
+    }
+}

@@ -1,0 +1,34 @@
+//! The system's two ways to memory for a file.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+
+use memmap2::{Mmap, MmapMut, MmapOptions};
+
+/// Size of a huge page on every system that has them and that llamita knows of, in bytes.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Maps the first `len` bytes of a file, to be read only.
+pub(crate) fn map(file: &File, len: usize) -> io::Result<Mmap> {
+    // SAFETY: The map is only read. That nobody changes the file meanwhile is what every reader of a mapped
+    // file has to ask of its user, and `ModelFile` does. What a change can do is bounded: offsets and sizes
+    // are copied out of the header and checked before tensors are used, any bits are valid as weights, and a
+    // file cut short stops the process with SIGBUS.
+    unsafe { MmapOptions::new().len(len).map(file) }
+}
+
+/// New memory of huge pages, where the system has them, and where in it to put `len` bytes so that byte
+/// `first` of them is at a multiple of 64.
+pub(crate) fn huge_pages(len: usize, first: usize) -> io::Result<(MmapMut, usize)> {
+    // Room to begin at a huge page, wherever the system puts the memory. What is never touched costs nothing.
+    let room = len.checked_add(HUGE_PAGE + 64).ok_or(io::ErrorKind::OutOfMemory)?;
+    let memory = MmapOptions::new().len(room).map_anon()?;
+    // Without huge pages it is slower, no more.
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    let address = memory.as_ptr().addr();
+    let start = address.next_multiple_of(HUGE_PAGE) - address + first.wrapping_neg() % 64;
+    Ok((memory, start))
+}

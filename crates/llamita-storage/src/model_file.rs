@@ -1,0 +1,218 @@
+//! The bytes of a file, in the memory where they are fastest to use.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use crate::error::{OpenError, Reason};
+use crate::mmap;
+
+/// Where the bytes of a file are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Huge pages for files of 4 MB up to a quarter of the memory that is available, the map for others.
+    Auto,
+    /// The file, mapped: no time to load, and processes share the memory.
+    Mapped,
+    /// A copy in memory of huge pages, with the tensors at multiples of 64 bytes. Reading all of it for every
+    /// token is faster than from a map, and the file may change meanwhile. Where the system has no huge pages
+    /// it is an aligned copy.
+    HugePages,
+}
+
+/// From this length on, in bytes, a copy in huge pages saves more time than it takes.
+const COPY_FROM: u64 = 4 << 20;
+
+/// The bytes of a file.
+///
+/// The tensors of every kind of model file that llamita reads are aligned to their numbers in it.
+///
+/// # While a file is mapped
+/// it must not change: an engine that uses it would compute with whatever it then finds. If someone makes it
+/// shorter, the system ends the process with SIGBUS at the next use of what is gone. To replace a model file
+/// that may be in use, write the new one under another name and rename it. With [`Placement::HugePages`] the
+/// file is only used while it is opened.
+#[derive(Debug)]
+pub struct ModelFile {
+    memory: Mmap,
+    start: usize,
+    len: usize,
+    placement: Placement,
+}
+
+impl ModelFile {
+    /// Opens a file and holds it as [`Placement::Auto`] does.
+    ///
+    /// # Errors
+    /// If it is no regular file with at least one byte, or cannot be read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_in(path, Placement::Auto)
+    }
+
+    /// Opens a file and holds it in a place of the caller's choice.
+    ///
+    /// # Errors
+    /// If it is no regular file with at least one byte, or cannot be read.
+    pub fn open_in(path: impl AsRef<Path>, placement: Placement) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        Self::open_file(path, placement).map_err(|reason| OpenError::new(path, reason))
+    }
+
+    fn open_file(path: &Path, placement: Placement) -> Result<Self, Reason> {
+        // Looked at before it is opened: to open a pipe would wait for its writer.
+        let kind = fs::metadata(path)?.file_type();
+        if kind.is_dir() {
+            return Err(Reason::Directory);
+        }
+        if !kind.is_file() {
+            return Err(Reason::NotAFile);
+        }
+        let mut file = File::open(path)?;
+        let bytes = file.metadata()?.len();
+        if bytes == 0 {
+            return Err(Reason::Empty);
+        }
+        let len = usize::try_from(bytes).ok().filter(|&len| len <= isize::MAX as usize);
+        let len = len.ok_or(Reason::TooLarge(bytes))?;
+
+        let pays = || bytes >= COPY_FROM && huge_pages_exist() && available().is_some_and(|b| bytes <= b / 4);
+        match placement {
+            Placement::Mapped => Self::mapped(&file, len),
+            Placement::HugePages => Self::copied(&mut file, len),
+            // Whatever goes wrong with the copy, the map may still do.
+            Placement::Auto if pays() => Self::copied(&mut file, len).or_else(|_| Self::mapped(&file, len)),
+            Placement::Auto => Self::mapped(&file, len),
+        }
+    }
+
+    fn mapped(file: &File, len: usize) -> Result<Self, Reason> {
+        Ok(Self { memory: mmap::map(file, len)?, start: 0, len, placement: Placement::Mapped })
+    }
+
+    fn copied(file: &mut File, len: usize) -> Result<Self, Reason> {
+        let mut mark = [0; 4];
+        let read = file.read(&mut mark)?;
+        let (mut memory, start) = mmap::huge_pages(len, first_tensor(&mark))?;
+        let bytes = &mut memory[start..start + len];
+        let read = read.min(len);
+        bytes[..read].copy_from_slice(&mark[..read]);
+        file.read_exact(&mut bytes[read..])?;
+        // Nothing may write here any more, and nothing can.
+        let memory = memory.make_read_only()?;
+        Ok(Self { memory, start, len, placement: Placement::HugePages })
+    }
+
+    /// The bytes of the file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.len]
+    }
+
+    /// Where the bytes are held: [`Placement::Mapped`] or [`Placement::HugePages`].
+    pub const fn placement(&self) -> Placement {
+        self.placement
+    }
+}
+
+/// A byte whose alignment is that of the tensors, by the first bytes of a file.
+const fn first_tensor(mark: &[u8; 4]) -> usize {
+    match mark {
+        // These align their tensors from the start of the file.
+        b"GGUF" | b"24ka" => 0,
+        // A llama2.c checkpoint of version 0: seven numbers, then the tensors.
+        _ => 28,
+    }
+}
+
+/// Whether the system gives huge pages to who asks for them.
+fn huge_pages_exist() -> bool {
+    cfg!(target_os = "linux")
+        && fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+            .is_ok_and(|setting| !setting.contains("[never]"))
+}
+
+/// Memory that could be had without taking it from others, in bytes.
+fn available() -> Option<u64> {
+    let table = fs::read_to_string("/proc/meminfo").ok()?;
+    let kibibytes = table.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    kibibytes.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    /// A file in the folder for temporary ones, removed in the end.
+    struct Temporary(PathBuf);
+
+    impl Temporary {
+        fn new(name: &str, bytes: &[u8]) -> Self {
+            let name = format!("llamita-storage-{}-{name}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::write(&path, bytes).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn every_placement_holds_the_same_bytes() {
+        for len in [1, 3, 4, 5, 28, 4096, 100_001, 5 << 20] {
+            let bytes: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            let file = Temporary::new(&format!("same-{len}"), &bytes);
+            for placement in [Placement::Auto, Placement::Mapped, Placement::HugePages] {
+                let held = ModelFile::open_in(&file.0, placement).unwrap();
+                assert!(held.bytes() == bytes, "{len} bytes, {placement:?}");
+                assert_ne!(held.placement(), Placement::Auto);
+            }
+        }
+    }
+
+    #[test]
+    fn tensors_of_a_copy_are_aligned() {
+        for (start, first) in [(&b"GGUF"[..], 0), (b"24ka", 0), (b"\x40\0\0\0", 28), (b"x", 28)] {
+            let mut bytes = vec![0; 1000];
+            bytes[..start.len()].copy_from_slice(start);
+            let file = Temporary::new(&format!("aligned-{}", start.escape_ascii()), &bytes);
+            let held = ModelFile::open_in(&file.0, Placement::HugePages).unwrap();
+            assert_eq!((held.bytes().as_ptr().addr() + first) % 64, 0, "{start:?}");
+        }
+    }
+
+    #[test]
+    fn small_files_are_mapped() {
+        let file = Temporary::new("small", &[1; 1000]);
+        assert_eq!(ModelFile::open(&file.0).unwrap().placement(), Placement::Mapped);
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let reason = |path: &Path| ModelFile::open(path).unwrap_err();
+        let empty = Temporary::new("empty", &[]);
+        let error = reason(&empty.0);
+        assert!(matches!(error.reason, Reason::Empty), "{error}");
+        assert!(error.to_string().starts_with(&empty.0.display().to_string()), "{error}");
+        let error = reason(&std::env::temp_dir());
+        assert!(matches!(error.reason, Reason::Directory), "{error}");
+        let error = reason(&std::env::temp_dir().join("llamita-storage/no/such/file"));
+        assert!(matches!(error.reason, Reason::NotFound), "{error}");
+        #[cfg(unix)]
+        {
+            let error = reason(Path::new("/dev/null"));
+            assert!(matches!(error.reason, Reason::NotAFile), "{error}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_available_memory_is_known() {
+        assert!(available().is_some_and(|bytes| bytes > 1 << 20));
+    }
+}

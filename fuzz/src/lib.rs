@@ -1,0 +1,75 @@
+//! What the fuzz targets share: each does with its input all that the engine would do.
+
+#[path = "../../crates/llamita/tests/format/builder.rs"]
+pub mod builder;
+
+use llamita::format::Model;
+use llamita::tokenizer::{TokenizerError, Work};
+use llamita::weights::{Entry, Tape, Tensor};
+use llamita::{Resident, Tokenizer, Weights};
+
+/// Loads a model file as a program would, and uses what it found.
+pub fn load(bytes: &[u8]) {
+    // Messages are a part of it, they print what the file says.
+    let model = match Model::read(bytes) {
+        Ok(model) => model,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let config = *model.config();
+    config.check().unwrap();
+    assert!(model.name().is_none_or(|name| name.len() < bytes.len()));
+
+    let mut entries = vec![Entry::EMPTY; Tape::len(&config)];
+    match model.tape(&mut entries) {
+        Ok(tape) => {
+            for tensor in Tape::tensors(&config) {
+                let Entry { offset, format } = tape.entry(tensor);
+                assert!(offset != 0 && offset.is_multiple_of(format.bytes(1)));
+                assert!(offset + tape.bytes(tensor) <= bytes.len() as u64, "{tensor:?}");
+            }
+            // An input of the fuzzer is aligned to nothing, and may be refused for that.
+            if let Ok(weights) = Resident::new(tape, bytes) {
+                let norms = Tape::tensors(&config).filter_map(|tensor| match tensor {
+                    Tensor::Norm(norm) => Some(norm),
+                    _ => None,
+                });
+                for norm in norms {
+                    assert_eq!(weights.norm(norm).len(), config.dim);
+                    assert!(weights.norm(norm).iter().all(|weight| weight.is_finite()));
+                }
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+    match model.vocabulary() {
+        Ok(Some(vocabulary)) => {
+            let mut index = vec![0; Tokenizer::index_len(vocabulary.count)];
+            match Tokenizer::from_gguf(&vocabulary, &mut index) {
+                Ok(tokenizer) => use_tokenizer(&tokenizer, "Once upon a time\u{2581}, caf\u{e9} 🦙\0"),
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
+        }
+        Ok(None) => (),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Encodes a text and decodes every token.
+pub fn use_tokenizer(tokenizer: &Tokenizer<'_>, text: &str) {
+    for token in (0..tokenizer.vocab_size() as u32 + 2).chain([u32::MAX]) {
+        assert!(tokenizer.decode(tokenizer.bos(), token).map(<[u8]>::len).sum::<usize>() < 1 << 32);
+    }
+    match encode(tokenizer, text) {
+        Ok(tokens) => assert!(tokens.iter().all(|&token| (token as usize) < tokenizer.vocab_size())),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Encodes a text with as much memory as is always enough.
+pub fn encode(tokenizer: &Tokenizer<'_>, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    let mut scratch = vec![Work::EMPTY; Tokenizer::scratch_len(text.len())];
+    let mut tokens = vec![0; Tokenizer::max_tokens(text.len())];
+    let count = tokenizer.encode(text, &mut scratch, &mut tokens)?;
+    tokens.truncate(count);
+    Ok(tokens)
+}
