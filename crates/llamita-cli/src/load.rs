@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use llamita::format::Kind;
-use llamita::weights::{Entry, Matrix, Tape, Tensor};
+use llamita::weights::{Entry, Tape, Tensor};
 use llamita::{Capacity, Config, Engine, Kernels, LANES, Model, Resident, State, state_len};
 use llamita_kernels::Threads;
 use llamita_storage::{ModelFile, Placement};
@@ -25,6 +25,11 @@ impl File {
     /// Opens a file.
     pub fn open(path: &Path, placement: Placement) -> Result<Self> {
         Ok(Self { path: path.to_owned(), content: ModelFile::open_in(path, placement)? })
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.content.bytes().len() as u64
     }
 }
 
@@ -109,12 +114,13 @@ pub fn context(config: &Config, asked: Option<usize>, needed: usize) -> Result<u
 pub const MAX_BATCH: usize = 64;
 
 /// The capacity to generate with: as many tokens in a pass as keep all that is not the key/value cache
-/// within a sixteenth of its size.
-pub fn capacity(config: &Config, context: usize) -> Result<Capacity> {
+/// within a sixteenth of its size, or within a sixty-fourth of that of the weights, in bytes.
+pub fn capacity(config: &Config, context: usize, weights: u64) -> Result<Capacity> {
     let with = |batch| Capacity { context, batch, logits: 1 };
-    let cache = cache_len(config, context);
+    let cache = 4 * cache_len(config, context);
+    let limit = (cache / 16).max(weights / 64);
     for batch in (2..=MAX_BATCH).rev() {
-        if (state_len(config, with(batch))? as u64).saturating_sub(cache) <= cache / 16 {
+        if (4 * state_len(config, with(batch))? as u64).saturating_sub(cache) <= limit {
             return Ok(with(batch));
         }
     }
@@ -162,17 +168,22 @@ mod tests {
 
     #[test]
     fn a_small_model_takes_little_memory() {
-        let capacity = capacity(&STORIES260K, 512).unwrap();
+        let capacity = capacity(&STORIES260K, 512, 1_056_540).unwrap();
         let bytes = 4 * state_len(&STORIES260K, capacity).unwrap();
         assert!(bytes <= 700_000, "{bytes} bytes with {capacity:?}");
         assert!(capacity.batch >= 8, "{capacity:?}");
     }
 
     #[test]
-    fn the_smallest_context_still_has_a_batch() {
-        assert_eq!(capacity(&STORIES260K, 1).unwrap().batch, 1);
-        let wide = Config { n_layers: 40, ..STORIES260K };
-        assert_eq!(capacity(&wide, 512).unwrap().batch, MAX_BATCH);
+    fn batches_grow_with_the_model() {
+        let batch = |config, context, weights| capacity(config, context, weights).unwrap().batch;
+        assert_eq!(batch(&STORIES260K, 1, 0), 1);
+        let deep = Config { n_layers: 40, ..STORIES260K };
+        assert_eq!(batch(&deep, 512, 0), MAX_BATCH);
+        let large =
+            Config { dim: 288, hidden_dim: 768, n_heads: 6, n_kv_heads: 6, head_size: 48, ..STORIES260K };
+        let large = Config { n_layers: 6, vocab_size: 32000, seq_len: 256, ..large };
+        assert_eq!(batch(&large, 256, 60_816_028), MAX_BATCH);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub struct ModelArgument {
     positional: Option<PathBuf>,
 
     /// The model file, for those who are used to the option
-    #[arg(short, long = "model", value_name = "MODEL")]
+    #[arg(short = 'm', long = "model", value_name = "MODEL")]
     option: Option<PathBuf>,
 }
 

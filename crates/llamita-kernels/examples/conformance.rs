@@ -1,7 +1,7 @@
 //! Runs the suite that every kernel passes: `cargo run --package llamita-kernels --example conformance`.
 //!
-//! Compiled to WebAssembly as a cdylib, without the standard library, it is a module with two functions
-//! instead: `conformance` runs the suite and `message_byte` reads what it has to say.
+//! Compiled to WebAssembly, without the standard library, it is a module with two functions instead:
+//! `conformance` runs the suite and `message_byte` reads what it has to say.
 
 #![cfg_attr(target_family = "wasm", no_std, no_main)]
 

@@ -115,6 +115,15 @@ impl Suite {
             self.same("mass_above", size, &[found.0], &[expected.0])?;
             self.same("mass_above (count)", size, &[found.1 as f32], &[expected.1 as f32])?;
         }
+        let [mut found, mut expected] = [[0; MAX]; 2];
+        for len in [size, size / 4] {
+            let counts = (
+                kernels.between(x, -30.0, 40.0, &mut found[..len]),
+                scalar.between(x, -30.0, 40.0, &mut expected[..len]),
+            );
+            self.same("between (count)", size, &[counts.0 as f32], &[counts.1 as f32])?;
+            self.same("between", size, &found.map(|i| i as f32), &expected.map(|i| i as f32))?;
+        }
         self.changes("scale", x, offset, |kernels, out| kernels.scale(x, 0.37, y, out))?;
         self.changes("swiglu", x, offset, |kernels, out| kernels.swiglu(out, y))?;
         self.changes("softmax", x, offset, |kernels, out| {

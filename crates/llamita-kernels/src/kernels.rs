@@ -147,4 +147,11 @@ impl Kernels {
     pub fn mass_above(self, x: &[f32], threshold: f32) -> (f32, usize) {
         call!(self, mass_above(x, threshold))
     }
+
+    /// Writes the indices of the elements that are `low` or more and less than `high` to `found`, in order,
+    /// as many as fit; returns their number.
+    #[inline]
+    pub fn between(self, x: &[f32], low: f32, high: f32, found: &mut [u32]) -> usize {
+        call!(self, between(x, low, high, found))
+    }
 }

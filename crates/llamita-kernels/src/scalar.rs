@@ -170,17 +170,32 @@ pub(crate) fn attention(
     }
 }
 
+/// Lanes of [`mass_above`]: four vectors, so that their additions overlap.
+pub(crate) const MASS_LANES: usize = 4 * LANES;
+
 /// Sum and number of the elements that are `threshold` or more.
 pub(crate) fn mass_above(x: &[f32], threshold: f32) -> (f32, usize) {
-    let mut lanes = [0.0; LANES];
+    let mut lanes = [0.0; MASS_LANES];
     let mut count = 0;
     for (i, &x) in x.iter().enumerate() {
         if x >= threshold {
-            lanes[i % LANES] += x;
+            lanes[i % MASS_LANES] += x;
             count += 1;
         }
     }
-    (sum_lanes(lanes), count)
+    let sum = |i| (lanes[i] + lanes[LANES + i]) + (lanes[2 * LANES + i] + lanes[3 * LANES + i]);
+    (sum_lanes(core::array::from_fn(sum)), count)
+}
+
+/// Finds the elements from `low` on that are below `high`; see [`crate::Kernels::between`].
+pub(crate) fn between(x: &[f32], low: f32, high: f32, found: &mut [u32]) -> usize {
+    let inside = x.iter().enumerate().filter(|&(_, &x)| x >= low && x < high);
+    let mut count = 0;
+    for (slot, (i, _)) in found.iter_mut().zip(inside) {
+        *slot = i as u32;
+        count += 1;
+    }
+    count
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl<'a> Resident<'a> {
         let bytes = if end <= file { self.file.get(start as usize..end as usize) } else { None };
         let bytes = bytes.ok_or(FormatError::TensorBounds { tensor, end, file })?;
         let alignment = entry.format.bytes(1);
-        let misaligned = FormatError::TensorAlignment { tensor, offset: bytes.as_ptr() as u64, alignment };
+        let misaligned = FormatError::MemoryAlignment { tensor, alignment };
         Ok(match entry.format {
             Format::F32 => Rows::F32(<[f32]>::ref_from_bytes(bytes).map_err(|_| misaligned)?),
             Format::F16 => Rows::F16(<[u16]>::ref_from_bytes(bytes).map_err(|_| misaligned)?),

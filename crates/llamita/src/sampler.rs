@@ -77,9 +77,10 @@ pub struct Sampler {
     random: u64,
 }
 
-/// Tokens with less than this share of the probability cannot be sorted out of a uniform vocabulary, and
-/// more need not be: so many candidates are sorted at most.
+/// So many tokens are sorted at most.
 const CANDIDATES: usize = 64;
+/// A search begins here: tokens that are less likely rarely matter.
+const SMALLEST: f32 = 1e-6;
 
 impl Sampler {
     /// A sampler; equal seeds make equal choices. The generator cannot start from 0, which counts as 1.
@@ -110,27 +111,27 @@ impl Sampler {
         if !(kernels.softmax(logits) >= 1.0) {
             return None;
         }
-        let probabilities = &*logits;
         let coin = self.coin();
 
         // What the filters keep is a head of the falling order; its mass says how long it is.
-        let (by_k, by_p) = (top_k > 0 && top_k < probabilities.len(), top_p > 0.0 && top_p < 1.0);
+        let mut order = FallingOrder::new(kernels, logits);
+        let (by_k, by_p) = (top_k > 0 && top_k < logits.len(), top_p > 0.0 && top_p < 1.0);
         let mut kept = 1.0;
         if by_k {
-            kept = find(kernels, probabilities, |_, count| count >= top_k, 0.0).mass;
+            kept = order.find(|_, count| count >= top_k).mass;
         }
         if by_p {
             let target = top_p * kept;
-            kept = kept.min(find(kernels, probabilities, |mass, _| mass > target, target).mass);
+            kept = kept.min(order.find(|mass, _| mass > target).mass);
         }
         if min_p > 0.0 {
-            let least = min_p * kernels.max(probabilities);
-            kept = kept.min(kernels.mass_above(probabilities, least).0);
+            let least = min_p * kernels.max(logits);
+            kept = kept.min(kernels.mass_above(logits, least).0);
         } else if !by_k && !by_p {
-            return Some(draw(probabilities, coin));
+            return Some(draw(logits, coin));
         }
         let target = coin * kept;
-        Some(find(kernels, probabilities, |mass, _| mass > target, target).token)
+        Some(order.find(|mass, _| mass > target).token)
     }
 
     /// A number from 0 to 1, 1 excluded: xorshift* (S. Vigna, 2016), as llama2.c uses it.
@@ -173,65 +174,107 @@ fn draw(probabilities: &[f32], coin: f32) -> u32 {
     token.unwrap_or(probabilities.len() - 1) as u32
 }
 
-/// A place in the order of falling probability, equal ones in the order of the vocabulary.
+/// Probabilities in falling order, equal ones in the order of the vocabulary, without sorting them: an interval
+/// of probabilities is halved until few tokens are in it.
+struct FallingOrder<'p> {
+    kernels: Kernels,
+    probabilities: &'p [f32],
+    /// What was measured, to begin the next search with.
+    measured: [Measured; MEASURED],
+    len: usize,
+}
+
+/// Measurements to keep: the passes of two searches or so.
+const MEASURED: usize = 32;
+
+/// Mass and number of the tokens that are at least as likely as a threshold, which is given by its bits: those
+/// of positive floats are ordered as the floats are.
+#[derive(Clone, Copy)]
+struct Measured {
+    bits: u32,
+    mass: f32,
+    count: usize,
+}
+
+/// A place in the falling order.
 struct Found {
     token: u32,
     /// Sum of the probabilities up to this token, itself included.
     mass: f32,
 }
 
-/// The first place in the falling order where mass and count of the tokens up to it are `enough`; the last
-/// place if they never are. `target` is a mass that is not enough, the larger the better, or 0.
-fn find(kernels: Kernels, probabilities: &[f32], enough: impl Fn(f32, usize) -> bool, target: f32) -> Found {
-    // Bits of positive floats are ordered as the floats are, so an interval of bits is one of probabilities:
-    // tokens from `low` on are enough, those from `high` on are not.
-    let (mut high, mut high_mass, mut high_count) = (f32::INFINITY.to_bits(), 0.0, 0);
-    // If all tokens below this were missing, their mass would not make up for what is missing to the target.
-    let share = (1.0 - target) / probabilities.len() as f32 * 0.9;
-    let mut low = if target > 0.0 { share.max(0.0).to_bits() } else { 0 };
-    let (mass, mut low_count) = kernels.mass_above(probabilities, f32::from_bits(low));
-    if !enough(mass, low_count) {
-        (low, low_count) = (0, probabilities.len());
-    }
-    while low_count - high_count > CANDIDATES && high - low > 1 {
-        let middle = low + (high - low) / 2;
-        let (mass, count) = kernels.mass_above(probabilities, f32::from_bits(middle));
-        if enough(mass, count) {
-            (low, low_count) = (middle, count);
-        } else {
-            (high, high_mass, high_count) = (middle, mass, count);
-        }
-    }
-    if low_count <= CANDIDATES {
-        // Few enough to add up from the first, as llama2.c does.
-        (high, high_mass, high_count) = (f32::INFINITY.to_bits(), 0.0, 0);
+impl<'p> FallingOrder<'p> {
+    fn new(kernels: Kernels, probabilities: &'p [f32]) -> Self {
+        // All tokens: what is least likely may be 0.
+        let all = Measured { bits: 0, mass: 1.0, count: probabilities.len() };
+        Self { kernels, probabilities, measured: [all; MEASURED], len: 1 }
     }
 
-    let mut found = Found { token: 0, mass: high_mass };
-    let mut count = high_count;
-    // Adds a token; whether that is enough.
-    let mut next = |token: u32| {
-        found = Found { token, mass: found.mass + probabilities[token as usize] };
-        count += 1;
-        enough(found.mass, count)
-    };
-    let (from, below) = (f32::from_bits(low), f32::from_bits(high));
-    let between = probabilities.iter().enumerate().filter(|&(_, &p)| p >= from && p < below);
-    let mut tokens = between.map(|(token, _)| token as u32);
-    if low_count - high_count > CANDIDATES {
-        // All of one probability, so in the order of the vocabulary already.
-        let _ = tokens.any(next);
-    } else {
-        let mut candidates = [0; CANDIDATES];
-        let mut len = 0;
-        for (candidate, token) in candidates.iter_mut().zip(tokens) {
-            *candidate = token;
-            len += 1;
+    fn measure(&mut self, bits: u32) -> Measured {
+        let (mass, count) = self.kernels.mass_above(self.probabilities, f32::from_bits(bits));
+        let measured = Measured { bits, mass, count };
+        if self.len < MEASURED {
+            self.measured[self.len] = measured;
+            self.len += 1;
         }
-        let candidates = &mut candidates[..len];
-        let probability = |token: &u32| probabilities[*token as usize];
-        candidates.sort_unstable_by(|a, b| probability(b).total_cmp(&probability(a)).then(a.cmp(b)));
-        let _ = candidates.iter().any(|&token| next(token));
+        measured
     }
-    found
+
+    /// The first place where mass and number of the tokens up to it are `enough`; the last place if they never
+    /// are.
+    fn find(&mut self, enough: impl Fn(f32, usize) -> bool) -> Found {
+        // Tokens from `low` on are enough, or they are all; those from `high` on are not, or there are none.
+        let top = Measured { bits: 1.0f32.to_bits() + 1, mass: 0.0, count: 0 };
+        let (mut low, mut high) = (self.measured[0], top);
+        for measured in &self.measured[1..self.len] {
+            if enough(measured.mass, measured.count) {
+                if measured.bits > low.bits {
+                    low = *measured;
+                }
+            } else if measured.bits < high.bits {
+                high = *measured;
+            }
+        }
+        while low.count - high.count > CANDIDATES && high.bits - low.bits > 1 {
+            // From all tokens, halving bits would step through ever smaller numbers that no token has.
+            let least = SMALLEST.to_bits();
+            let bits = if low.bits < least && least < high.bits { least } else { low.bits.midpoint(high.bits) };
+            let middle = self.measure(bits);
+            if enough(middle.mass, middle.count) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        if low.count <= CANDIDATES {
+            // Few enough to add up from the first, as llama2.c does.
+            high = top;
+        }
+        self.walk(low, high, enough)
+    }
+
+    /// Adds token after token to those from `high` on, until they are enough.
+    fn walk(&self, low: Measured, high: Measured, enough: impl Fn(f32, usize) -> bool) -> Found {
+        let probabilities = self.probabilities;
+        let (mut found, mut count) = (Found { token: 0, mass: high.mass }, high.count);
+        let mut next = |token: u32| {
+            found = Found { token, mass: found.mass + probabilities[token as usize] };
+            count += 1;
+            enough(found.mass, count)
+        };
+        let [from, below] = [low.bits, high.bits].map(f32::from_bits);
+        if low.count - high.count > CANDIDATES {
+            // All of one probability, so in the order of the vocabulary already.
+            let same = |&(_, &p): &(usize, &f32)| p >= from && p < below;
+            let _ = probabilities.iter().enumerate().filter(same).any(|(token, _)| next(token as u32));
+        } else {
+            let mut candidates = [0; CANDIDATES];
+            let len = self.kernels.between(probabilities, from, below, &mut candidates);
+            let probability = |token: &u32| probabilities[*token as usize];
+            let falling = |a: &u32, b: &u32| probability(b).total_cmp(&probability(a)).then(a.cmp(b));
+            candidates[..len].sort_unstable_by(falling);
+            let _ = candidates[..len].iter().any(|&token| next(token));
+        }
+        found
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use llamita::{Capacity, Config, Generation, Profile, Sampler, Settings, Stage, Team};
+use llamita::{Capacity, Generation, Profile, Sampler, Settings, Stage, Team};
 use llamita_storage::Placement;
 use serde::Serialize;
 
@@ -117,7 +117,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let file = File::open(options.model.path()?, placement)?;
     let model = LoadedModel::read(&file)?;
-    let capacity = capacity(options, model.config())?;
+    let capacity = capacity(options, &model)?;
     let mut memory = load::memory(model.config(), capacity)?;
     let threads = threads::count(options.threads, model.bytes_per_token()?);
     let mut engine = model.engine(capacity, &mut memory, threads)?;
@@ -153,7 +153,7 @@ pub fn run(options: &Options) -> Result<()> {
             Placement::HugePages => "huge-pages",
             _ => "mapped",
         },
-        weights_bytes: file.content.bytes().len() as u64,
+        weights_bytes: file.len(),
         threads: engine.team().members(),
         kernels: engine.kernels().name(),
         batch: capacity.batch,
@@ -167,7 +167,8 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Room for both measurements, and no more of it than a run of this length would take.
-fn capacity(options: &Options, config: &Config) -> Result<Capacity> {
+fn capacity(options: &Options, model: &LoadedModel<'_>) -> Result<Capacity> {
+    let config = model.config();
     let decode = options.tokens.saturating_add(DECODE_PROMPT);
     for (option, tokens) in [("--prompt-tokens", options.prompt_tokens), ("--tokens", decode)] {
         if tokens > config.seq_len {
@@ -178,7 +179,7 @@ fn capacity(options: &Options, config: &Config) -> Result<Capacity> {
         }
     }
     let needed = options.prompt_tokens.max(decode);
-    load::capacity(config, load::context(config, None, needed)?)
+    load::capacity(config, load::context(config, None, needed)?, model.file.len())
 }
 
 /// Generates tokens after a random prompt; returns the seconds up to the first new token, and after it.

@@ -1,7 +1,7 @@
 //! `llamita eval`: how well a model predicts a text.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use llamita::{Capacity, Tokenizer};
@@ -164,9 +164,7 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
 fn progress_bar(stories: usize) -> Result<ProgressBar> {
     let template = "{wide_bar} {pos}/{len} stories  {per_sec}  {msg}  {eta} left";
     let style = ProgressStyle::with_template(template).map_err(Error::failure)?;
-    let bar = ProgressBar::new(stories as u64).with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    Ok(bar)
+    Ok(ProgressBar::new(stories as u64).with_style(style))
 }
 
 impl Report {

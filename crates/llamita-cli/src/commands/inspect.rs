@@ -118,7 +118,7 @@ pub fn run(options: &Options) -> Result<()> {
         path: file.path.display().to_string(),
         kind: model.kind().to_string(),
         name: model.header.name().map(str::to_owned),
-        file_bytes: file.content.bytes().len() as u64,
+        file_bytes: file.len(),
         shape: shape(&config),
         parameters: tensors.iter().map(|tensors| tensors.parameters).sum(),
         tensors,
@@ -202,11 +202,11 @@ fn classes(config: &Config, tape: &Tape<'_>) -> Vec<Tensors> {
 
 fn memory(config: &Config, file: &File, context: usize) -> Result<Memory> {
     let context = load::context(config, Some(context), 0)?;
-    let capacity = load::capacity(config, context)?;
+    let capacity = load::capacity(config, context, file.len())?;
     let state = 4 * state_len(config, capacity)? as u64;
     let key_value_cache = 4 * load::cache_len(config, context);
     let logits = 4 * (capacity.logits * config.vocab_size) as u64;
-    let weights = file.content.bytes().len() as u64;
+    let weights = file.len();
     Ok(Memory {
         context,
         batch: capacity.batch,

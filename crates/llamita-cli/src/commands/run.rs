@@ -122,7 +122,7 @@ pub fn run(options: &Options) -> Result<()> {
     // Every token is of the prompt or made; none is asked for before it is.
     tokens.resize(room, 0);
 
-    let capacity = load::capacity(model.config(), context)?;
+    let capacity = load::capacity(model.config(), context, file.len())?;
     let mut memory = load::memory(model.config(), capacity)?;
     let threads = threads::count(options.threads, model.bytes_per_token()?);
     let mut engine = model.engine(capacity, &mut memory, threads)?;
@@ -130,7 +130,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let stats = Stats {
         state_bytes: 4 * state_len(model.config(), capacity)? as u64,
-        weights_bytes: file.content.bytes().len() as u64,
+        weights_bytes: file.len(),
         context,
         batch: capacity.batch,
         threads: engine.team().members(),

@@ -3,6 +3,7 @@
 //! Everything here is inlined into functions that enable the unit's instructions; see [`kernels`].
 
 use crate::rows::{Bf16, Element, F16, F32};
+use crate::scalar::MASS_LANES;
 use crate::scalar::exp_constants::{HIGH, LN2, LOW, MAGIC, POLYNOMIAL};
 use crate::{LANES, Panel, Rows};
 
@@ -29,6 +30,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
     /// Lanes that are at least `threshold`, and 0 elsewhere.
     unsafe fn keep_from(self, threshold: Self, value: Self) -> Self;
+    /// A bit for each lane, the first lowest: whether it is from `low` on and below `high`.
+    unsafe fn between(self, low: Self, high: Self) -> u32;
     /// The float whose bits are `(bits << 23) + bits(1.0)`: 2^n of an integer in the low bits.
     unsafe fn power_of_two(self) -> Self;
     /// Lanes 1, 0, 3, 2, 5, 4, 7, 6.
@@ -93,10 +96,6 @@ const TILE_TOKENS: usize = 24;
 /// Most sums that are under way at once, in whole groups of lanes.
 const MOST: usize = 2 * LANES;
 
-/// Weights of more bytes than this, which come from beyond the second-level cache, are read row by row: the
-/// hardware sees one run of memory, which it can read ahead.
-const LARGE: usize = 512 * 1024;
-
 /// See [`crate::Kernels::matmul`].
 #[inline(always)]
 pub(crate) unsafe fn matmul<V: Vector>(w: Rows<'_>, x: &[f32], out: Panel<'_>, add: bool) {
@@ -127,14 +126,8 @@ unsafe fn matmul_of<V: Vector, E: Load<V>>(w: &[E::Raw], x: &[f32], mut out: Pan
     unsafe {
         if tokens == 1 {
             let whole = rows - rows % 8;
-            if size_of_val(w) > LARGE {
-                for row in (0..whole).step_by(8) {
-                    product.run_of_rows(row);
-                }
-            } else {
-                for row in (0..whole).step_by(8) {
-                    product.block::<8, 1>(row, 0);
-                }
+            for row in (0..whole).step_by(8) {
+                product.run_of_rows(row);
             }
             for row in whole..rows {
                 product.block::<1, 1>(row, 0);
@@ -222,7 +215,8 @@ impl<V: Vector, E: Load<V>> Product<'_, '_, V, E> {
         }
     }
 
-    /// Products of 8 rows and the first token, a row after the other.
+    /// Products of 8 rows and the first token, a row after the other: the weights are then one run of memory,
+    /// which the hardware reads ahead. Several rows at once would save loads, but stream at half the speed.
     ///
     /// # Safety
     /// The CPU has the unit, and the rows are there.
@@ -361,10 +355,17 @@ pub(crate) unsafe fn scale<V: Vector>(x: &[f32], scale: f32, weight: &[f32], out
 pub(crate) unsafe fn max<V: Vector>(x: &[f32]) -> f32 {
     // SAFETY: The caller promises the unit; loads stay inside `x`.
     unsafe {
-        let p = x.as_ptr();
-        let mut most = V::splat(f32::NEG_INFINITY);
-        for_vectors!(x.len(), |i| most = V::load(p.add(i)).max(most), |i, rest| most =
-            load_filled::<V>(p.add(i), rest, f32::NEG_INFINITY).max(most));
+        let mut most = [V::splat(f32::NEG_INFINITY); 4];
+        let (groups, rest) = x.as_chunks::<MASS_LANES>();
+        for group in groups {
+            for j in 0..4 {
+                most[j] = V::load(group.as_ptr().add(j * LANES)).max(most[j]);
+            }
+        }
+        let p = rest.as_ptr();
+        for_vectors!(rest.len(), |i| most[0] = V::load(p.add(i)).max(most[0]), |i, count| most[0] =
+            load_filled::<V>(p.add(i), count, f32::NEG_INFINITY).max(most[0]));
+        let most = most[0].max(most[1]).max(most[2].max(most[3]));
         let mut lanes = [0.0; LANES];
         most.store(lanes.as_mut_ptr());
         crate::scalar::max(&lanes)
@@ -581,24 +582,51 @@ unsafe fn score_blocks<V: Vector, const B: usize>(
 pub(crate) unsafe fn mass_above<V: Vector>(x: &[f32], threshold: f32) -> (f32, usize) {
     // SAFETY: The caller promises the unit; loads stay inside `x`.
     unsafe {
-        let p = x.as_ptr();
         let (least, one) = (V::splat(threshold), V::splat(1.0));
-        // Lanes count exactly: a vocabulary has far fewer than 8 * 2^24 tokens.
-        let (mut mass, mut count) = (V::splat(0.0), V::splat(0.0));
-        for_vectors!(
-            x.len(),
-            |i| {
-                let v = V::load(p.add(i));
-                mass = mass.add(v.keep_from(least, v));
-                count = count.add(v.keep_from(least, one));
-            },
-            |i, rest| {
-                let v: V = load_filled(p.add(i), rest, f32::NAN);
-                mass = mass.add(v.keep_from(least, v));
-                count = count.add(v.keep_from(least, one));
+        // Lanes count exactly: a vocabulary has far fewer than 2^24 tokens.
+        let (mut mass, mut count) = ([V::splat(0.0); 4], [V::splat(0.0); 4]);
+        let (groups, rest) = x.as_chunks::<MASS_LANES>();
+        for group in groups {
+            for j in 0..4 {
+                let v = V::load(group.as_ptr().add(j * LANES));
+                mass[j] = mass[j].add(v.keep_from(least, v));
+                count[j] = count[j].add(v.keep_from(least, one));
             }
-        );
-        (sum(mass), sum(count) as usize)
+        }
+        for (j, rest) in rest.chunks(LANES).enumerate() {
+            let v = if rest.len() == LANES {
+                V::load(rest.as_ptr())
+            } else {
+                load_filled(rest.as_ptr(), rest.len(), f32::NAN)
+            };
+            mass[j] = mass[j].add(v.keep_from(least, v));
+            count[j] = count[j].add(v.keep_from(least, one));
+        }
+        let total = |v: [V; 4]| sum(v[0].add(v[1]).add(v[2].add(v[3])));
+        (total(mass), total(count) as usize)
+    }
+}
+
+/// See [`crate::Kernels::between`].
+#[inline(always)]
+pub(crate) unsafe fn between<V: Vector>(x: &[f32], low: f32, high: f32, found: &mut [u32]) -> usize {
+    // SAFETY: The caller promises the unit; loads stay inside `x`.
+    unsafe {
+        let (p, low, high) = (x.as_ptr(), V::splat(low), V::splat(high));
+        let mut count = 0;
+        let mut note = |at: usize, v: V| {
+            let mut inside = v.between(low, high);
+            while inside != 0 && count < found.len() {
+                found[count] = (at + inside.trailing_zeros() as usize) as u32;
+                count += 1;
+                inside &= inside - 1;
+            }
+        };
+        for_vectors!(x.len(), |i| note(i, V::load(p.add(i))), |i, rest| note(
+            i,
+            load_filled(p.add(i), rest, f32::NAN)
+        ));
+        count
     }
 }
 
@@ -632,6 +660,7 @@ macro_rules! kernels {
                 q: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], len: usize, out: &mut [f32]
             );
             fn mass_above(x: &[f32], threshold: f32) -> (f32, usize);
+            fn between(x: &[f32], low: f32, high: f32, found: &mut [u32]) -> usize;
         });
     };
 }

@@ -2,8 +2,9 @@
 //!
 //! Members spin briefly for the next step and then sleep, so a busy machine pays little. A step is open to
 //! whoever is awake: each member begins with its own share of the parts, which stays the same from token to
-//! token and so in its caches, and then helps the others. A member that the system has put aside costs
-//! its help, not the step.
+//! token and so in its caches, and then helps the others. A member that the system puts aside before it begins
+//! costs its help, not the step. If it is put aside in the middle of a part, the others wait, and the caller
+//! then works alone for a while: on a busy machine a team is slower than one.
 
 use core::cell::UnsafeCell;
 use core::hint::spin_loop;
@@ -12,7 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 use super::Team;
@@ -20,6 +21,10 @@ use super::Team;
 /// Looks at the gate before a member sleeps: some tens of microseconds, longer than the steps of a forward
 /// pass are apart, shorter than a time slice.
 const SPINS: usize = 2000;
+/// A wait at the end of a step that is this long means that a member was put aside: work takes far less.
+const STALL: Duration = Duration::from_micros(400);
+/// How long the caller works alone after that, at first and at most; it doubles from stall to stall.
+const ALONE: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(1000)];
 /// Parts for each member: enough to share out what an absent member leaves.
 const PARTS_EACH: usize = 4;
 /// More members than this gain nothing on models of this size.
@@ -37,6 +42,14 @@ pub struct Threads {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     waited: u64,
+    alone: Option<Alone>,
+}
+
+/// After a stall.
+#[derive(Clone, Copy)]
+struct Alone {
+    until: Instant,
+    duration: Duration,
 }
 
 struct Shared {
@@ -96,7 +109,7 @@ impl Threads {
             opened: Condvar::new(),
             left: Condvar::new(),
         });
-        let mut team = Self { shared, workers: Vec::new(), waited: 0 };
+        let mut team = Self { shared, workers: Vec::new(), waited: 0, alone: None };
         for member in 1..members.clamp(1, MAX_MEMBERS) {
             let shared = Arc::clone(&team.shared);
             let builder = std::thread::Builder::new().name(std::format!("llamita-{member}"));
@@ -108,6 +121,24 @@ impl Threads {
     /// Number of threads, the caller's included.
     pub fn members(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// Whether the caller has to do without the others for now.
+    fn is_alone(&self) -> bool {
+        self.alone.is_some_and(|alone| Instant::now() < alone.until)
+    }
+
+    /// Draws the consequence of a wait at the end of a step.
+    fn note(&mut self, waited: Duration) {
+        self.waited += waited.as_nanos() as u64;
+        if waited < STALL {
+            return;
+        }
+        let now = Instant::now();
+        // What went well for much longer than the last time alone counts as a quiet machine.
+        let recent = self.alone.filter(|alone| now < alone.until + 4 * alone.duration);
+        let duration = recent.map_or(ALONE[0], |alone| (2 * alone.duration).min(ALONE[1]));
+        self.alone = Some(Alone { until: now + duration, duration });
     }
 
     /// Does up to [`MAX_PARTS`] parts.
@@ -132,9 +163,11 @@ impl Threads {
         unsafe { *self.shared.job.get() = Job { work: Parts::<P, F>::work_erased, data } };
         self.shared.open();
         // Closes the gate also when `work` panics here: members may not outlive the step.
-        let close = Close { shared: &self.shared, waited: &mut self.waited };
+        let mut waited = Duration::ZERO;
+        let close = Close { shared: &self.shared, waited: &mut waited };
         step.work_from(0);
         drop(close);
+        self.note(waited);
         assert!(!self.shared.panicked.load(SeqCst), "a member of the team panicked");
         true
     }
@@ -146,7 +179,7 @@ impl Team for Threads {
     }
 
     fn run<P: Send>(&mut self, parts: impl Iterator<Item = P>, work: impl Fn(P) + Sync) {
-        if self.workers.is_empty() {
+        if self.workers.is_empty() || self.is_alone() {
             return parts.for_each(work);
         }
         let mut parts = parts;
@@ -201,7 +234,7 @@ impl<P: Send, F: Fn(P) + Sync> Parts<'_, P, F> {
 /// Closes the gate when dropped, and waits for those inside.
 struct Close<'a> {
     shared: &'a Shared,
-    waited: &'a mut u64,
+    waited: &'a mut Duration,
 }
 
 impl Drop for Close<'_> {
@@ -212,7 +245,7 @@ impl Drop for Close<'_> {
         }
         let start = Instant::now();
         self.shared.wait_until_left();
-        *self.waited += start.elapsed().as_nanos() as u64;
+        *self.waited = start.elapsed();
     }
 }
 

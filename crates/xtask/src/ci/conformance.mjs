@@ -1,4 +1,4 @@
-// Loads the module that node was given and runs the kernels' suite in it.
+// Loads the module named by the argument and runs the kernels' suite in it.
 import { readFileSync } from "node:fs";
 
 const { instance } = await WebAssembly.instantiate(readFileSync(process.argv.at(-1)));

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::report::Outcome;
 use super::target::{Library, Target};
-use super::tools::{find, run, rustflags};
+use super::tools::{is_installed, run, rustflags};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
@@ -15,10 +15,10 @@ pub fn kernels() -> Result<Outcome> {
     if cfg!(target_arch = "aarch64") {
         return Ok(Outcome::Skipped("this machine has NEON: the step tests ran it".to_owned()));
     }
-    let Some(emulator) = EMULATORS.into_iter().find(|emulator| find(emulator).is_some()) else {
+    let Some(emulator) = EMULATORS.into_iter().find(|emulator| is_installed(emulator)) else {
         return Ok(Outcome::Missing("install qemu-aarch64 (Debian: qemu-user)".to_owned()));
     };
-    if find(LINKER).is_none() {
+    if !is_installed(LINKER) {
         let remedy = format!("install {LINKER} (Debian: gcc-aarch64-linux-gnu and libc6-dev-arm64-cross)");
         return Ok(Outcome::Missing(remedy));
     }
@@ -28,8 +28,8 @@ pub fn kernels() -> Result<Outcome> {
     let mut command = target.cargo("test");
     // Tests in documentation are left to the host: rustdoc would have to be of the compiler's version.
     command.args(["--package", "llamita-kernels", "--lib", "--tests"]);
-    command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER);
-    command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", emulator);
+    target.set(&mut command, "LINKER", LINKER);
+    target.set(&mut command, "RUNNER", emulator);
     // A static program runs without telling the emulator where Arm's shared libraries are.
     command.env("RUSTFLAGS", rustflags("-C target-feature=+crt-static"));
     run(&mut command)?;

@@ -4,6 +4,7 @@
 //! compiler brings the libraries' sources instead, and cargo compiles them on the way.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,6 +27,8 @@ pub struct Target {
     library: Library,
     /// The compiler that compiles its own libraries; none where they are installed compiled.
     from_source: Option<PathBuf>,
+    /// A linker in place of the target's own, which distributions leave out of their packages.
+    linker: Option<PathBuf>,
 }
 
 impl Target {
@@ -33,12 +36,17 @@ impl Target {
     pub fn find(triple: &'static str, library: Library) -> Result<Option<Self>> {
         let default = Compiler::ask(rustc())?;
         if default.sysroot.join("lib/rustlib").join(triple).join("lib").is_dir() {
-            return Ok(Some(Self { triple, library, from_source: None }));
+            return Ok(Some(Self { triple, library, from_source: None, linker: None }));
         }
+        let linker = default.linker();
         let distribution = Path::new("/usr/bin/rustc");
         let others = distribution.is_file().then(|| Compiler::ask(distribution.into())).transpose()?;
         let from_source = [Some(default), others].into_iter().flatten().find(Compiler::can_build_libraries);
-        Ok(from_source.map(|compiler| Self { triple, library, from_source: Some(compiler.program) }))
+        Ok(from_source.map(|compiler| {
+            let borrow = triple.starts_with("wasm32") && !compiler.linker().is_file() && linker.is_file();
+            let linker = borrow.then_some(linker);
+            Self { triple, library, from_source: Some(compiler.program), linker }
+        }))
     }
 
     /// A call of cargo that compiles for this target.
@@ -58,18 +66,16 @@ impl Target {
             command.args(["--config", "profile.dev.package.\"*\".opt-level=0"]);
             command.env("CARGO_PROFILE_DEV_DEBUG", "false");
         }
+        if let Some(linker) = &self.linker {
+            self.set(&mut command, "LINKER", linker);
+        }
         command
     }
 
-    /// The linker of Rust's own that makes WebAssembly, when the compiler's package leaves it out and another
-    /// has it.
-    pub fn borrowed_linker(&self) -> Result<Option<PathBuf>> {
-        let Some(rustc) = &self.from_source else { return Ok(None) };
-        if Compiler::ask(rustc.clone())?.linker().is_file() {
-            return Ok(None);
-        }
-        let linker = Compiler::ask(rustc_of_path())?.linker();
-        Ok(linker.is_file().then_some(linker))
+    /// Set one of cargo's options for this target.
+    pub fn set(&self, command: &mut Command, option: &str, value: impl AsRef<OsStr>) {
+        let triple = self.triple.replace('-', "_").to_uppercase();
+        command.env(format!("CARGO_TARGET_{triple}_{option}"), value);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -39,10 +39,10 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The path of a program, when it is one of those that the shell would find.
-pub fn find(program: &str) -> Option<PathBuf> {
+/// Whether a program is one of those that the shell would find.
+pub fn is_installed(program: &str) -> bool {
     let file = format!("{program}{}", env::consts::EXE_SUFFIX);
-    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(&file)).find(|path| path.is_file())
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(&file).is_file()))
 }
 
 /// The RUSTFLAGS of the environment with more flags behind them.
@@ -51,7 +51,7 @@ pub fn rustflags(more: &str) -> String {
     format!("{flags} {more}").trim().to_owned()
 }
 
-/// A command as one would type it, long arguments cut short.
+/// A command as one would type it.
 fn in_words(command: &Command) -> String {
     let mut words = String::new();
     for (name, value) in command.get_envs() {
@@ -68,13 +68,7 @@ fn in_words(command: &Command) -> String {
 fn quoted(word: &OsStr) -> String {
     let word = word.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "-_=+,./:".contains(c);
-    if word.contains('\n') {
-        "'…'".to_owned()
-    } else if word.is_empty() || !word.chars().all(plain) {
-        format!("'{word}'")
-    } else {
-        word
-    }
+    if word.is_empty() || !word.chars().all(plain) { format!("'{word}'") } else { word }
 }
 
 #[cfg(test)]
@@ -84,12 +78,10 @@ mod tests {
     #[test]
     fn a_command_in_words_can_be_pasted() {
         let mut command = Command::new("/somewhere/cargo");
-        command
-            .args(["test", "two words", "a=\"*\"", "many\nlines"])
-            .env("RUSTFLAGS", "-C target-feature=+simd128");
+        command.args(["test", "two words", "a=\"*\""]).env("RUSTFLAGS", "-C target-feature=+simd128");
         assert_eq!(
             in_words(&command),
-            "RUSTFLAGS='-C target-feature=+simd128' cargo test 'two words' 'a=\"*\"' '…'"
+            "RUSTFLAGS='-C target-feature=+simd128' cargo test 'two words' 'a=\"*\"'"
         );
     }
 }

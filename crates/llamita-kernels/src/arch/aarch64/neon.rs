@@ -122,6 +122,18 @@ impl Vector for F32x8 {
         })
     }
     #[inline(always)]
+    unsafe fn between(self, low: Self, high: Self) -> u32 {
+        static BITS: [u32; LANES] = [1, 2, 4, 8, 16, 32, 64, 128];
+        // SAFETY: As above.
+        unsafe {
+            let half = |i: usize| {
+                let inside = vandq_u32(vcgeq_f32(self.0[i], low.0[i]), vcltq_f32(self.0[i], high.0[i]));
+                vaddvq_u32(vandq_u32(inside, vld1q_u32(BITS.as_ptr().add(4 * i))))
+            };
+            half(0) | half(1)
+        }
+    }
+    #[inline(always)]
     unsafe fn power_of_two(self) -> Self {
         // SAFETY: As above.
         Self(self.0.map(|x| unsafe {

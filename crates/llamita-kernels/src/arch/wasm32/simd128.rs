@@ -102,6 +102,11 @@ impl Vector for F32x8 {
         kept.each(value, v128_and)
     }
     #[inline(always)]
+    unsafe fn between(self, low: Self, high: Self) -> u32 {
+        let inside = self.each(low, f32x4_ge).each(self.each(high, f32x4_lt), v128_and);
+        u32::from(i32x4_bitmask(inside.0[0])) | u32::from(i32x4_bitmask(inside.0[1])) << 4
+    }
+    #[inline(always)]
     unsafe fn power_of_two(self) -> Self {
         Self(self.0.map(|x| i32x4_add(i32x4_shl(x, 23), f32x4_splat(1.0))))
     }

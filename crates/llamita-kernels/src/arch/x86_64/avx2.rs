@@ -108,6 +108,14 @@ impl Vector for F32x8 {
         Self(unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(self.0, threshold.0), value.0) })
     }
     #[inline(always)]
+    unsafe fn between(self, low: Self, high: Self) -> u32 {
+        // SAFETY: As above.
+        unsafe {
+            let from_low = _mm256_cmp_ps::<_CMP_GE_OQ>(self.0, low.0);
+            _mm256_movemask_ps(_mm256_and_ps(from_low, _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, high.0))) as u32
+        }
+    }
+    #[inline(always)]
     unsafe fn power_of_two(self) -> Self {
         // SAFETY: As above.
         Self(unsafe {

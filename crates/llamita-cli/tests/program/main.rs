@@ -1,0 +1,7 @@
+//! The llamita program from outside: what it prints, what it refuses, and how it ends.
+
+mod bad_input;
+mod commands;
+mod files;
+mod program;
+mod stories;
