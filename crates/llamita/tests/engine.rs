@@ -1,6 +1,8 @@
 //! The engine on models of many shapes with random weights: however a text is cut into passes, whoever
 //! computes it and wherever the weights come from, the logits have the same bits.
 
+#[path = "format/builder.rs"]
+mod builder;
 mod common;
 
 use common::{File, Lender, logits, random_model};
@@ -166,6 +168,41 @@ fn neither_batches_nor_threads_nor_places_change_a_bit() {
                 for batch in [1, 7] {
                     let found = logits(Lender::new(weights, rows), Solo, kernels, &tokens, batch);
                     assert_eq!(bits(&found), expected, "{config:?}, {rows} rows at once");
+                }
+            }
+        });
+    }
+}
+
+/// Half-precision weights are used as they are: the same bits as from their conversion to single precision.
+#[test]
+fn halves_compute_what_their_floats_do() {
+    let config = config(20, 36, [2, 1], 7, false);
+    let original = random_model(&config);
+    let words: Vec<u16> =
+        original.bytes().as_chunks().0.iter().map(|word| u16::from_le_bytes(*word)).collect();
+    // F16 and BF16, as ggml numbers them.
+    for kind in [1, 30] {
+        let mut file = builder::Gguf::new(&config);
+        for (i, tensor) in file.tensors.iter_mut().enumerate() {
+            let count = tensor.data.len() / 4;
+            if tensor.name.contains("norm") {
+                tensor.data = (0..count).flat_map(|i| (i as f32 / 16.0).to_le_bytes()).collect();
+            } else {
+                tensor.kind = kind;
+                // Any bits, with an exponent that makes neither infinity nor a very large number.
+                let bits = words[14 + 97 * i..].iter().take(count).map(|word| word & 0xbbff);
+                tensor.data = bits.flat_map(u16::to_le_bytes).collect();
+            }
+        }
+        File::new(&file.bytes()).with_weights(|weights| {
+            for kernels in [Kernels::SCALAR, Kernels::detect()] {
+                for batch in [1, 5] {
+                    let found = logits(weights, Solo, kernels, &[1, 2, 3, 4, 5, 6], batch);
+                    let floats = logits(Lender::new(weights, 4), Solo, kernels, &[1, 2, 3, 4, 5, 6], batch);
+                    assert!(found.iter().all(|x| x.is_finite()));
+                    assert!(found.iter().any(|&x| x != found[0]));
+                    assert_eq!(bits(&found), bits(&floats), "type {kind}, {}", kernels.name());
                 }
             }
         });

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{File, Lender, logits, read, story};
+use common::data::read;
+use common::{File, Lender, logits, story};
 use llamita::{Kernels, Settings, Solo, Tokenizer};
 use llamita_kernels::Threads;
 

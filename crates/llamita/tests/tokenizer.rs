@@ -1,25 +1,18 @@
 //! The tokenizer against reference cases, and against a naive encoder on random texts and vocabularies.
 //!
-//! Tests that need real vocabularies find them below the folder that LLAMITA_TEST_DATA names.
+//! Tests that need real vocabularies find them in the reference data.
+
+#[path = "common/data.rs"]
+mod data;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 use llamita::tokenizer::{GgufVocabulary, Tokenizer, TokenizerError, Utf8Stream, Work};
 use proptest::prelude::*;
 
-/// The folder of test data; without it the caller passes, except where CI must have it.
-fn data() -> Option<PathBuf> {
-    let folder = std::env::var_os("LLAMITA_TEST_DATA").map(PathBuf::from);
-    if folder.is_none() {
-        println!("skipped: set LLAMITA_TEST_DATA to the folder that holds data/ and reference/");
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "LLAMITA_TEST_DATA is not set in CI");
-    }
-    folder
-}
-
-fn read(path: PathBuf) -> Vec<u8> {
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+/// A file of the reference data, where there is some.
+fn read(name: &str) -> Vec<u8> {
+    data::read(name).unwrap()
 }
 
 /// Memory for an index, enough for the vocabularies of all tests.
@@ -182,12 +175,11 @@ impl Arrays {
 
 #[test]
 fn reference_cases() {
-    let Some(data) = data() else { return };
-    let cases = read(data.join("reference/tokenizer-cases.json"));
+    let Some(cases) = data::read("reference/tokenizer-cases.json") else { return };
     let cases: serde_json::Value = serde_json::from_slice(&cases).unwrap();
     let files = [("tok512", "tok512.bin", 512), ("tok32000", "tokenizer-32000.bin", 32000)];
     for (name, file, vocab_size) in files {
-        let bytes = read(data.join("data/models").join(file));
+        let bytes = read(&format!("data/models/{file}"));
         let mut index = index(vocab_size);
         let tokenizer = Tokenizer::from_bin(&bytes, vocab_size, &mut index).unwrap();
         assert!(!cases.as_array().unwrap().is_empty());
@@ -202,18 +194,15 @@ fn reference_cases() {
 
 #[test]
 fn a_vocabulary_is_the_same_in_both_files() {
-    let Some(data) = data() else { return };
-    let bytes = read(data.join("data/models/tok512.bin"));
-    let arrays = Arrays::of_file(&read(data.join("data/models/stories260K-Q8_0.gguf")), 512);
+    let Some(bytes) = data::read("data/models/tok512.bin") else { return };
+    let arrays = Arrays::of_file(&read("data/models/stories260K-Q8_0.gguf"), 512);
     let (mut index, mut gguf_index) = (index(512), index(512));
     let tokenizer = Tokenizer::from_bin(&bytes, 512, &mut index).unwrap();
     let gguf = Tokenizer::from_gguf(&arrays.vocabulary(), &mut gguf_index).unwrap();
     let untyped = GgufVocabulary { types: None, ..arrays.vocabulary() };
     let mut untyped_index = vec![0; Tokenizer::index_len(512)];
     let untyped = Tokenizer::from_gguf(&untyped, &mut untyped_index).unwrap();
-    for text in
-        String::from_utf8(read(data.join("data/tinystories/valid.txt"))).unwrap().split("<|endoftext|>")
-    {
+    for text in String::from_utf8(read("data/tinystories/valid.txt")).unwrap().split("<|endoftext|>") {
         let tokens = encode(&tokenizer, text);
         assert_eq!(tokens, encode(&gguf, text));
         assert_eq!(tokens, encode(&untyped, text));
@@ -224,10 +213,10 @@ fn a_vocabulary_is_the_same_in_both_files() {
 
 #[test]
 fn stories_are_encoded_as_the_naive_way_does() {
-    let Some(data) = data() else { return };
-    let stories = String::from_utf8(read(data.join("data/tinystories/valid.txt"))).unwrap();
+    let Some(stories) = data::read("data/tinystories/valid.txt") else { return };
+    let stories = String::from_utf8(stories).unwrap();
     for (file, vocab_size, count) in [("tok512.bin", 512, 10), ("tokenizer-32000.bin", 32000, 10)] {
-        let bytes = read(data.join("data/models").join(file));
+        let bytes = read(&format!("data/models/{file}"));
         let mut index = index(vocab_size);
         let tokenizer = Tokenizer::from_bin(&bytes, vocab_size, &mut index).unwrap();
         let vocabulary = Vocabulary::from_bin(&bytes);
@@ -292,9 +281,9 @@ fn check(vocabulary: &Vocabulary, text: &str) {
     }
 }
 
-/// A vocabulary that lies below LLAMITA_TEST_DATA, if there is one.
+/// A vocabulary of the reference data, if there is one.
 fn real(file: &str) -> Option<Vocabulary> {
-    data().map(|data| Vocabulary::from_bin(&read(data.join("data/models").join(file))))
+    data::read(&format!("data/models/{file}")).map(|file| Vocabulary::from_bin(&file))
 }
 
 #[test]

@@ -109,17 +109,13 @@ fn a_model_may_be_an_argument_or_an_option() {
         &["tokenize", "abc"],
         &["bench", "--repeat", "1", "--prompt-tokens", "3", "--tokens", "2"],
     ];
+    let model = text(&model);
     for rest in rest {
         let (name, rest) = rest.split_first().unwrap();
-        llamita([name, &text(&model)].into_iter().chain(rest)).ok();
-        llamita([name, &"-m", &text(&model)].into_iter().chain(rest)).ok();
-        llamita(rest.iter().chain(&[&"--model", &text(&model)]).fold(vec![*name], |mut all, next| {
-            all.push(next);
-            all
-        }))
-        .ok();
-        let both = [name, &text(&model), &"-m", &text(&model)];
-        llamita(both.into_iter().chain(rest)).refused(2, &["two models", "expected one"]);
+        llamita([&[*name, model], rest].concat()).ok();
+        llamita([&[*name, "-m", model], rest].concat()).ok();
+        llamita([&[*name], rest, &["--model", model]].concat()).ok();
+        llamita([&[*name, model, "-m", model], rest].concat()).refused(2, &["two models", "expected one"]);
     }
 }
 

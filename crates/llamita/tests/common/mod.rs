@@ -3,32 +3,13 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::path::PathBuf;
+pub mod data;
 
 use llamita::weights::{Entry, Matrix, Norm};
 use llamita::{
     Capacity, Config, Engine, Generation, Kernels, Model, Resident, Rows, Sampler, Settings, State, Tape,
     Team, Tokenizer, Utf8Stream, Weights, state_len,
 };
-
-/// A file of the reference data; `None`, with a message, where there is none. A CI without it fails.
-pub fn data(name: &str) -> Option<PathBuf> {
-    let Some(folder) = std::env::var_os("LLAMITA_TEST_DATA") else {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "set LLAMITA_TEST_DATA to the folder of the reference data"
-        );
-        eprintln!("skipped: set LLAMITA_TEST_DATA to a folder with {name} (see CONTRIBUTING.md)");
-        return None;
-    };
-    Some(PathBuf::from(folder).join(name))
-}
-
-/// The bytes of a file of the reference data.
-pub fn read(name: &str) -> Option<Vec<u8>> {
-    let path = data(name)?;
-    Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
-}
 
 /// A model file in memory that is aligned to its numbers.
 pub struct File(Vec<f32>, usize);

@@ -1,10 +1,10 @@
 //! Model files: what is read of good ones, and what is said of bad ones.
 
 mod builder;
+#[path = "../common/data.rs"]
+mod data;
 mod gguf;
 mod llama2c;
-
-use std::path::PathBuf;
 
 use builder::{CONFIG, Gguf, SHARED, damage, tensors, v0, v1};
 use llamita::config::Config;
@@ -210,17 +210,6 @@ proptest! {
     }
 }
 
-/// A file of the test data, which lie outside the repository; `None` where they are not there.
-pub fn test_data(path: &str) -> Option<Vec<u8>> {
-    let Some(root) = std::env::var_os("LLAMITA_TEST_DATA") else {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "LLAMITA_TEST_DATA is not set");
-        println!("skipped: set LLAMITA_TEST_DATA to the folder that holds {path}");
-        return None;
-    };
-    let path = PathBuf::from(root).join(path);
-    Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
-}
-
 const STORIES_260K: Config = Config {
     dim: 64,
     hidden_dim: 172,
@@ -237,8 +226,8 @@ const STORIES_260K: Config = Config {
 
 #[test]
 fn stories260k_is_the_same_in_both_versions() {
-    let Some(v0) = test_data("data/models/stories260K.bin") else { return };
-    let Some(v1) = test_data("data/models/stories260K-v1.bin") else { return };
+    let Some(v0) = data::read("data/models/stories260K.bin") else { return };
+    let Some(v1) = data::read("data/models/stories260K-v1.bin") else { return };
     let (config, places_v0, _) = load(&v0).unwrap();
     assert_eq!(config, STORIES_260K);
     let (config, places_v1, _) = load(&v1).unwrap();
@@ -253,8 +242,8 @@ fn stories260k_is_the_same_in_both_versions() {
 
 #[test]
 fn stories260k_in_int8_is_refused_by_name() {
-    let Some(v2) = test_data("data/models/stories260K-v2-q8.bin") else { return };
-    let Some(gguf) = test_data("data/models/stories260K-Q8_0.gguf") else { return };
+    let Some(v2) = data::read("data/models/stories260K-v2-q8.bin") else { return };
+    let Some(gguf) = data::read("data/models/stories260K-Q8_0.gguf") else { return };
     assert!(refusal(&v2).starts_with("llama2.c version 2 (int8), supported are 0 and 1 (f32)"));
     assert_eq!(
         refusal(&gguf),
@@ -275,7 +264,7 @@ fn tokenizers_are_not_models() {
         ("data/models/tokenizer-32000.bin", "llama2.c"),
         ("data/models/tok512.model", "sentencepiece"),
     ] {
-        let Some(bytes) = test_data(path) else { return };
+        let Some(bytes) = data::read(path) else { return };
         assert!(refusal(&bytes).contains(&format!("it is a {kind} tokenizer")), "{path}");
     }
 }
