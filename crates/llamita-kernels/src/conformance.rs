@@ -132,7 +132,7 @@ impl Suite {
                 *first += sum;
             }
         })?;
-        if size % 2 == 0 {
+        if size.is_multiple_of(2) {
             self.changes("rope", x, offset, |kernels, out| kernels.rope(out, y, z))?;
         }
         Ok(())

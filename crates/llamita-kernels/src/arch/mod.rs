@@ -1,4 +1,4 @@
-//! Implementations for vector units. What they share is written once, in `generic.rs`; a file per unit
+//! Implementations for vector units. What they share is written once, in `generic/`; a file per unit
 //! says how it does each operation on a vector.
 
 #[cfg(any(

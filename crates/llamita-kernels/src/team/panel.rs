@@ -26,7 +26,7 @@ impl<'a> Panel<'a> {
     /// # Panics
     /// If the length is not a multiple of `rows`.
     pub fn new(matrix: &'a mut [f32], rows: usize) -> Self {
-        let width = if rows == 0 { 0 } else { matrix.len() / rows };
+        let width = matrix.len().checked_div(rows).unwrap_or(0);
         assert_eq!(width * rows, matrix.len(), "a matrix of {rows} rows of one length");
         Self { start: matrix.as_mut_ptr(), rows, width, stride: width, matrix: PhantomData }
     }
