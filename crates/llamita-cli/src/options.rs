@@ -9,6 +9,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// Reads the command line.
 pub fn parse<P: Parser>() -> Result<P> {
@@ -44,11 +45,11 @@ pub fn positive(text: &str) -> std::result::Result<usize, String> {
 /// The model, as commands take it that work on nothing else.
 #[derive(clap::Args)]
 pub struct ModelArgument {
-    /// The model file
+    /// The model file: a llama2.c checkpoint or GGUF
     #[arg(value_name = "MODEL")]
     positional: Option<PathBuf>,
 
-    /// The model file, for those who are used to the option
+    /// The same as an option
     #[arg(short = 'm', long = "model", value_name = "MODEL")]
     option: Option<PathBuf>,
 }
@@ -70,6 +71,37 @@ pub fn one_model<'a>(positional: Option<&'a Path>, option: Option<&'a Path>) -> 
             first.display(),
             second.display()
         ))),
+    }
+}
+
+/// A tokenizer apart from the model.
+#[derive(clap::Args)]
+pub struct TokenizerArgument {
+    /// The tokenizer of a llama2.c checkpoint [default: of tokenizer.bin and tok*.bin beside the model, the
+    /// one with as many tokens as the model]
+    #[arg(long = "tokenizer", value_name = "PATH")]
+    path: Option<PathBuf>,
+}
+
+impl TokenizerArgument {
+    /// The file, if one was named.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+}
+
+/// How many threads compute.
+#[derive(clap::Args)]
+pub struct ThreadsArgument {
+    /// Threads to compute with, 16 at most [default: 1 for tiny models, else one for each core]
+    #[arg(long = "threads", value_name = "N", value_parser = positive)]
+    count: Option<usize>,
+}
+
+impl ThreadsArgument {
+    /// As many threads as were asked for, or as suit a model that reads this many bytes per token.
+    pub fn count(&self, bytes_per_token: u64) -> usize {
+        threads::count(self.count, bytes_per_token)
     }
 }
 
@@ -111,7 +143,8 @@ mod tests {
 
     #[test]
     fn a_message_of_paragraphs_becomes_one_line() {
-        let message = "error: unexpected argument '--topp' found\n\n  tip: a similar argument exists: '--top-p'\n\n\
+        let message = "error: unexpected argument '--topp' found\n\n  \
+                       tip: a similar argument exists: '--top-p'\n\n\
                        Usage: llamita run [OPTIONS] [PROMPT]\n\nFor more information, try '--help'.\n";
         assert_eq!(
             summary(message),

@@ -10,9 +10,8 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::load::{self, File, HostEngine, LoadedModel};
-use crate::options::{ModelArgument, positive};
+use crate::options::{ModelArgument, ThreadsArgument, positive};
 use crate::output::{self, Table};
-use crate::threads;
 use crate::units::{bytes, counted, digits};
 
 /// Measure how fast a model is on this machine
@@ -21,6 +20,7 @@ use crate::units::{bytes, counted, digits};
 /// first, which follows a prompt of 8; they are chosen with temperature 1 and top-p 0.9. Prompts are random
 /// tokens, so no tokenizer is needed. Where the time goes is measured in a pass of its own.
 #[derive(clap::Args)]
+#[command(override_usage = "llamita bench [OPTIONS] MODEL")]
 pub struct Options {
     #[command(flatten)]
     model: ModelArgument,
@@ -37,9 +37,8 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = positive, default_value_t = 5)]
     repeat: usize,
 
-    /// Threads to compute with, 16 at most [default: 1 for tiny models, else one for each core]
-    #[arg(long, value_name = "N", value_parser = positive)]
-    threads: Option<usize>,
+    #[command(flatten)]
+    threads: ThreadsArgument,
 
     /// Where to hold the weights
     #[arg(long, value_enum, default_value_t = Weights::Auto)]
@@ -119,7 +118,7 @@ pub fn run(options: &Options) -> Result<()> {
     let model = LoadedModel::read(&file)?;
     let capacity = capacity(options, &model)?;
     let mut memory = load::memory(model.config(), capacity)?;
-    let threads = threads::count(options.threads, model.bytes_per_token()?);
+    let threads = options.threads.count(model.bytes_per_token()?);
     let mut engine = model.engine(capacity, &mut memory, threads)?;
 
     // The first passes bring weights and memory to where the others find them.
@@ -213,8 +212,8 @@ fn random_tokens(vocab_size: usize, count: usize) -> Vec<u32> {
 type Profiled = [u64; Stage::ALL.len() + 1];
 const WAITING: usize = Stage::ALL.len();
 
-/// Where the time of a measurement goes. Reading the clock so often takes time of its own: the rates come from
-/// other passes.
+/// Where the time of a measurement goes. Reading the clock so often takes time of its own: the rates come
+/// from other passes.
 fn profile(engine: &mut HostEngine<'_>, prompt: usize, new: usize) -> Result<Profiled> {
     engine.profile = Profile::with_clock(nanoseconds);
     let waited = engine.team().waited();

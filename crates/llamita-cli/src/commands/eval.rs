@@ -10,9 +10,8 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::load::{self, File, HostEngine, LoadedModel};
-use crate::options::{self, ModelArgument, positive};
+use crate::options::{self, ModelArgument, ThreadsArgument, TokenizerArgument, positive};
 use crate::output::{self, list};
-use crate::threads;
 use crate::units::{grouped, rate, rate_text};
 use crate::vocabulary::{self, Vocabulary};
 
@@ -21,6 +20,7 @@ use crate::vocabulary::{self, Vocabulary};
 /// The text is split into stories at <|endoftext|>. Each is stripped of white space around it, encoded with
 /// BOS first and cut to the context; the probability of every token after BOS counts.
 #[derive(clap::Args)]
+#[command(override_usage = "llamita eval [OPTIONS] --text FILE MODEL")]
 pub struct Options {
     #[command(flatten)]
     model: ModelArgument,
@@ -29,11 +29,8 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
 
-    /// The tokenizer of a llama2.c checkpoint
-    ///
-    /// By default tokenizer.bin or tok*.bin beside the model, whichever has as many tokens as the model.
-    #[arg(long, value_name = "PATH")]
-    tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    tokenizer: TokenizerArgument,
 
     /// Only the first N stories
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -43,9 +40,8 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = positive)]
     context: Option<usize>,
 
-    /// Threads to compute with, 16 at most [default: 1 for tiny models, else one for each core]
-    #[arg(long, value_name = "N", value_parser = positive)]
-    threads: Option<usize>,
+    #[command(flatten)]
+    threads: ThreadsArgument,
 
     /// Print one JSON object
     #[arg(long)]
@@ -77,7 +73,7 @@ struct Report {
 pub fn run(options: &Options) -> Result<()> {
     let file = File::open(options.model.path()?, Placement::Auto)?;
     let model = LoadedModel::read(&file)?;
-    let mut vocabulary = Vocabulary::find(&model, options.tokenizer.as_deref())?;
+    let mut vocabulary = Vocabulary::find(&model, options.tokenizer.path())?;
     let tokenizer = vocabulary.tokenizer()?;
     let text = File::open(&options.text, Placement::Mapped)?;
     let text = options::utf8(text.content.bytes(), &text.path.display().to_string())?;
@@ -98,7 +94,7 @@ pub fn run(options: &Options) -> Result<()> {
     let context = stories.iter().map(Vec::len).max().unwrap_or(limit);
     let capacity = Capacity { context, batch: load::MAX_BATCH, logits: load::MAX_BATCH };
     let mut memory = load::memory(model.config(), capacity)?;
-    let threads = threads::count(options.threads, model.bytes_per_token()?);
+    let threads = options.threads.count(model.bytes_per_token()?);
     let mut engine = model.engine(capacity, &mut memory, threads)?;
 
     let (start, progress) = (Instant::now(), progress_bar(stories.len())?);
@@ -107,7 +103,8 @@ pub fn run(options: &Options) -> Result<()> {
         nll += story_nll(&mut engine, story)?;
         tokens += story.len() - 1;
         bytes += story.windows(2).flat_map(|pair| tokenizer.decode(pair[0], pair[1])).flatten().count();
-        progress.set_message(format!("{:.4} nats/token", nll / tokens as f64));
+        let speed = rate_text(rate(tokens, start.elapsed().as_secs_f64()), "tok/s");
+        progress.set_message(format!("{:.4} nats/token, {speed}", nll / tokens as f64));
         progress.inc(1);
     }
     progress.finish_and_clear();
@@ -162,7 +159,7 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
 
 /// A bar on standard error, if that is a terminal.
 fn progress_bar(stories: usize) -> Result<ProgressBar> {
-    let template = "{wide_bar} {pos}/{len} stories  {per_sec}  {msg}  {eta} left";
+    let template = "{wide_bar} {pos}/{len} stories, {msg}, {eta} left";
     let style = ProgressStyle::with_template(template).map_err(Error::failure)?;
     Ok(ProgressBar::new(stories as u64).with_style(style))
 }

@@ -1,7 +1,5 @@
 //! `llamita inspect`: what a model file holds, and what it takes to run it.
 
-use std::path::PathBuf;
-
 use llamita::weights::{Entry, Matrix, Tape, Tensor};
 use llamita::{Config, state_len};
 use llamita_storage::Placement;
@@ -9,22 +7,20 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::load::{self, File, LoadedModel};
-use crate::options::{ModelArgument, positive};
+use crate::options::{ModelArgument, TokenizerArgument, positive};
 use crate::output::{self, Table, list};
 use crate::units::{bytes, grouped};
 use crate::vocabulary::Vocabulary;
 
 /// Show what a model file holds, and what it takes to run it
 #[derive(clap::Args)]
+#[command(override_usage = "llamita inspect [OPTIONS] MODEL")]
 pub struct Options {
     #[command(flatten)]
     model: ModelArgument,
 
-    /// The tokenizer of a llama2.c checkpoint
-    ///
-    /// By default tokenizer.bin or tok*.bin beside the model, whichever has as many tokens as the model.
-    #[arg(long, value_name = "PATH")]
-    tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    tokenizer: TokenizerArgument,
 
     /// The context to compute the memory for, in tokens [default: the model's]
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -111,7 +107,7 @@ pub fn run(options: &Options) -> Result<()> {
     // A model without a tokenizer is worth looking at too, unless it was asked for.
     let (tokenizer, no_tokenizer) = match tokenizer_facts(&model, options) {
         Ok(facts) => (Some(facts), None),
-        Err(error) if options.tokenizer.is_some() => return Err(error),
+        Err(error) if options.tokenizer.path().is_some() => return Err(error),
         Err(error) => (None, Some(error.to_string())),
     };
     let report = Report {
@@ -131,7 +127,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn tokenizer_facts(model: &LoadedModel<'_>, options: &Options) -> Result<TokenizerFacts> {
-    let mut vocabulary = Vocabulary::find(model, options.tokenizer.as_deref())?;
+    let mut vocabulary = Vocabulary::find(model, options.tokenizer.path())?;
     let path = vocabulary.path().display().to_string();
     let tokenizer = vocabulary.tokenizer()?;
     Ok(TokenizerFacts {

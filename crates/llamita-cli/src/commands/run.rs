@@ -10,9 +10,8 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::load::{self, File, HostEngine, LoadedModel};
-use crate::options::{self, positive};
+use crate::options::{self, ThreadsArgument, TokenizerArgument, positive};
 use crate::output;
-use crate::threads;
 use crate::units::{bytes, counted, digits, rate, rate_text};
 use crate::vocabulary::{self, Text, Vocabulary};
 
@@ -31,19 +30,16 @@ pub struct Options {
     #[arg(short, long, value_name = "PATH")]
     model: Option<PathBuf>,
 
-    /// The tokenizer of a llama2.c checkpoint
-    ///
-    /// By default tokenizer.bin or tok*.bin beside the model, whichever has as many tokens as the model.
-    #[arg(long, value_name = "PATH")]
-    tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    tokenizer: TokenizerArgument,
 
     /// How many new tokens to make at most
     #[arg(short = 'n', long, value_name = "N", value_parser = positive, conflicts_with = "steps")]
     max_tokens: Option<usize>,
 
-    /// How many tokens the text may have, the prompt's included: what -n means to llama2.c
+    /// How many tokens the text may have, the prompt's included: what -n means to llama2.c [default: 256]
     ///
-    /// By default 256. The text never grows beyond the context.
+    /// The text never grows beyond the context.
     #[arg(long, value_name = "N", value_parser = positive)]
     steps: Option<usize>,
 
@@ -51,12 +47,8 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = positive)]
     context: Option<usize>,
 
-    /// Threads to compute with, 16 at most [default: 1 for tiny models, else one for each core]
-    #[arg(long, value_name = "N", value_parser = positive)]
-    threads: Option<usize>,
-
     #[command(flatten)]
-    sampling: Sampling,
+    threads: ThreadsArgument,
 
     /// Print one JSON object at the end, instead of the text as it is made
     #[arg(long)]
@@ -65,6 +57,9 @@ pub struct Options {
     /// Print no statistics
     #[arg(short, long)]
     quiet: bool,
+
+    #[command(flatten)]
+    sampling: Sampling,
 }
 
 /// How tokens are chosen.
@@ -114,7 +109,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let file = File::open(path, Placement::Auto)?;
     let model = LoadedModel::read(&file)?;
-    let mut vocabulary = Vocabulary::find(&model, options.tokenizer.as_deref())?;
+    let mut vocabulary = Vocabulary::find(&model, options.tokenizer.path())?;
     let tokenizer = vocabulary.tokenizer()?;
     let mut tokens = vocabulary::encode(&tokenizer, &prompt)?;
     let prompt_tokens = tokens.len();
@@ -124,7 +119,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let capacity = load::capacity(model.config(), context, file.len())?;
     let mut memory = load::memory(model.config(), capacity)?;
-    let threads = threads::count(options.threads, model.bytes_per_token()?);
+    let threads = options.threads.count(model.bytes_per_token()?);
     let mut engine = model.engine(capacity, &mut memory, threads)?;
     let story = tell(options, &tokenizer, &mut engine, &mut sampler, &mut tokens, prompt_tokens, start)?;
 
@@ -166,13 +161,15 @@ fn plan(options: &Options, config: &Config, prompt_tokens: usize) -> Result<(usi
     if prompt_tokens > context {
         let longer = if context < config.seq_len { " or raise --context" } else { "" };
         return Err(Error::failure(format_args!(
-            "the prompt has {prompt_tokens} tokens, the context room for {context}: shorten the prompt{longer}"
+            "the prompt has {prompt_tokens} tokens, the context room for {context}: \
+             shorten the prompt{longer}"
         )));
     }
     if prompt_tokens > tokens {
         let found = prompt_tokens - 1;
         return Err(Error::failure(format_args!(
-            "the prompt has {found} tokens, the whole text may have {steps}: raise --steps, or use --max-tokens"
+            "the prompt has {found} tokens, the whole text may have {steps}: \
+             raise --steps, or use --max-tokens"
         )));
     }
     if options.context.is_none() && context < config.seq_len && !options.quiet {

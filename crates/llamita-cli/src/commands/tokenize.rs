@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::load::{File, LoadedModel};
-use crate::options;
+use crate::options::{self, TokenizerArgument};
 use crate::output;
 use crate::vocabulary::{self, Vocabulary};
 
@@ -20,20 +20,20 @@ use crate::vocabulary::{self, Vocabulary};
     override_usage = "llamita tokenize [OPTIONS] MODEL TEXT\n       llamita tokenize [OPTIONS] -m MODEL TEXT"
 )]
 pub struct Options {
-    /// The model file (unless --model names it), and the text; - reads the text from standard input,
-    /// without the newline at its end
-    #[arg(value_names = ["MODEL", "TEXT"], num_args = 1..=2, required = true)]
-    arguments: Vec<OsString>,
+    /// The model file: a llama2.c checkpoint or GGUF; left out where --model names it
+    #[arg(value_name = "MODEL")]
+    first: Option<OsString>,
 
-    /// The model file, for those who are used to the option
+    /// The text; - reads it from standard input, without the newline at its end
+    #[arg(value_name = "TEXT")]
+    second: Option<OsString>,
+
+    /// The model file as an option
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
 
-    /// The tokenizer of a llama2.c checkpoint
-    ///
-    /// By default tokenizer.bin or tok*.bin beside the model, whichever has as many tokens as the model.
-    #[arg(long, value_name = "PATH")]
-    tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    tokenizer: TokenizerArgument,
 
     /// Print a line for each token: its id and its piece as the vocabulary has it
     #[arg(short, long, conflicts_with = "json")]
@@ -52,9 +52,9 @@ struct Report {
 
 /// Tokenize the text.
 pub fn run(options: &Options) -> Result<()> {
-    let (model, text) = match &options.arguments[..] {
-        [model, text] => (Some(Path::new(model)), text),
-        [text] if options.model.is_some() => (None, text),
+    let (model, text) = match (&options.first, &options.second) {
+        (Some(model), Some(text)) => (Some(Path::new(model)), text),
+        (Some(text), None) if options.model.is_some() => (None, text),
         _ => return Err(Error::usage("a model and a text are expected, one of them is missing: name both")),
     };
     let path = options::one_model(model, options.model.as_deref())?;
@@ -62,7 +62,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let file = File::open(path, Placement::Mapped)?;
     let model = LoadedModel::read(&file)?;
-    let mut vocabulary = Vocabulary::find(&model, options.tokenizer.as_deref())?;
+    let mut vocabulary = Vocabulary::find(&model, options.tokenizer.path())?;
     let tokenizer = vocabulary.tokenizer()?;
     let tokens = vocabulary::encode(&tokenizer, &text)?;
     let piece = |&token: &u32| String::from_utf8_lossy(tokenizer.piece(token)).into_owned();

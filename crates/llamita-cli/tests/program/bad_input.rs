@@ -26,7 +26,7 @@ fn a_model_must_be_named() {
     llamita(["inspect"]).refused(2, &["no model"]);
     llamita(["bench"]).refused(2, &["no model"]);
     llamita(["tokenize", "model.bin"]).refused(2, &["a model and a text are expected"]);
-    llamita(["tokenize"]).refused(2, &["MODEL"]);
+    llamita(["tokenize"]).refused(2, &["a model and a text are expected"]);
     llamita(["eval", "model.bin"]).refused(2, &["--text"]);
 }
 

@@ -275,7 +275,8 @@ impl Shared {
             spin_loop();
         }
         let mut guard = self.locked();
-        self.caller_waits.store(true, SeqCst);
+        // A swap rather than a store: it orders the look at the gate after it on emulators too.
+        self.caller_waits.swap(true, SeqCst);
         while !left() {
             guard = self.left.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
