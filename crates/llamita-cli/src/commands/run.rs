@@ -37,7 +37,8 @@ pub struct Options {
     #[arg(short = 'n', long, value_name = "N", value_parser = positive, conflicts_with = "steps")]
     max_tokens: Option<usize>,
 
-    /// How many tokens the text may have, the prompt's included: what -n means to llama2.c [default: 256]
+    /// How many tokens the text may have, the prompt's included: what -n means to llama2.c
+    /// [default: 256, or as many more after a longer prompt]
     ///
     /// The text never grows beyond the context.
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -151,7 +152,9 @@ pub fn run(options: &Options) -> Result<()> {
 /// The context, and the room for tokens, BOS included.
 fn plan(options: &Options, config: &Config, prompt_tokens: usize) -> Result<(usize, usize)> {
     const DEFAULT_STEPS: usize = 256;
-    let steps = options.steps.unwrap_or(DEFAULT_STEPS);
+    // A prompt that is longer than the default asks for its continuation all the same.
+    let longer = if prompt_tokens > DEFAULT_STEPS { prompt_tokens } else { 0 };
+    let steps = options.steps.unwrap_or(DEFAULT_STEPS + longer);
     let tokens = match options.max_tokens {
         Some(new) => prompt_tokens.saturating_add(new),
         None => steps.saturating_add(1),

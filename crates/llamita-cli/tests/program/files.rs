@@ -8,18 +8,10 @@ use llamita::Config;
 use llamita::format::llama2c;
 use llamita::weights::{Norm, Tensor};
 
-/// A file of the reference data; `None`, with a message, where there is none. A CI without it fails.
-pub fn data(name: &str) -> Option<PathBuf> {
-    let Some(folder) = std::env::var_os("LLAMITA_TEST_DATA") else {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "set LLAMITA_TEST_DATA to the folder of the reference data"
-        );
-        eprintln!("skipped: set LLAMITA_TEST_DATA to a folder with {name} (see CONTRIBUTING.md)");
-        return None;
-    };
-    Some(PathBuf::from(folder).join(name))
-}
+#[path = "../../../llamita/tests/common/data.rs"]
+mod reference;
+
+pub use reference::path as data;
 
 /// A folder of its own for a test, removed in the end.
 pub struct Folder(PathBuf);

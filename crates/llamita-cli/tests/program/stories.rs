@@ -66,6 +66,16 @@ fn new_tokens_are_counted_apart_from_the_prompt() {
 }
 
 #[test]
+fn a_long_prompt_is_continued_all_the_same() {
+    let Some(model) = data("data/models/stories260K.bin") else { return };
+    let prompt = PROMPT.repeat(20);
+    let told = llamita(["run", "-m", text(&model), "-t", "0", "--json", &prompt]).json();
+    assert!(told["stats"]["prompt_tokens"].as_u64().unwrap() > 256);
+    assert!(told["stats"]["new_tokens"].as_u64().unwrap() > 0);
+    assert!(told["text"].as_str().unwrap().len() > prompt.len());
+}
+
+#[test]
 fn the_state_is_small() {
     let Some(model) = data("data/models/stories260K.bin") else { return };
     let stats = llamita(["run", "-m", text(&model), "--json"]).json()["stats"].clone();
