@@ -238,7 +238,8 @@ impl<'p> FallingOrder<'p> {
         while low.count - high.count > CANDIDATES && high.bits - low.bits > 1 {
             // From all tokens, halving bits would step through ever smaller numbers that no token has.
             let least = SMALLEST.to_bits();
-            let bits = if low.bits < least && least < high.bits { least } else { low.bits.midpoint(high.bits) };
+            let bits =
+                if low.bits < least && least < high.bits { least } else { low.bits.midpoint(high.bits) };
             let middle = self.measure(bits);
             if enough(middle.mass, middle.count) {
                 low = middle;
