@@ -1,6 +1,6 @@
 //! The choice of an implementation.
 
-use crate::{Panel, Rows, arch, scalar};
+use crate::{Panel, Rows, scalar};
 
 /// One implementation of every kernel, for a CPU that has been seen to support it.
 ///
@@ -12,11 +12,11 @@ pub struct Kernels(Unit);
 enum Unit {
     Scalar,
     #[cfg(target_arch = "x86_64")]
-    Avx2(arch::avx2::Avx2),
+    Avx2(crate::arch::avx2::Avx2),
     #[cfg(target_arch = "aarch64")]
-    Neon(arch::neon::Neon),
+    Neon(crate::arch::neon::Neon),
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-    Simd128(arch::simd128::Simd128),
+    Simd128(crate::arch::simd128::Simd128),
 }
 
 /// Calls a kernel of the unit.
@@ -43,11 +43,11 @@ impl Kernels {
     /// Without the feature `std` only what the target is compiled for can be used.
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
-        let unit = arch::avx2::Avx2::new().map(Unit::Avx2);
+        let unit = crate::arch::avx2::Avx2::new().map(Unit::Avx2);
         #[cfg(target_arch = "aarch64")]
-        let unit = arch::neon::Neon::new().map(Unit::Neon);
+        let unit = crate::arch::neon::Neon::new().map(Unit::Neon);
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        let unit = arch::simd128::Simd128::new().map(Unit::Simd128);
+        let unit = crate::arch::simd128::Simd128::new().map(Unit::Simd128);
         #[cfg(not(any(
             target_arch = "x86_64",
             target_arch = "aarch64",
