@@ -69,27 +69,27 @@ impl Vector for F32x8 {
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
-        self.each(other, f32x4_add)
+        self.each(other, |a, b| f32x4_add(a, b))
     }
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
-        self.each(other, f32x4_sub)
+        self.each(other, |a, b| f32x4_sub(a, b))
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
-        self.each(other, f32x4_mul)
+        self.each(other, |a, b| f32x4_mul(a, b))
     }
     #[inline(always)]
     unsafe fn div(self, other: Self) -> Self {
-        self.each(other, f32x4_div)
+        self.each(other, |a, b| f32x4_div(a, b))
     }
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
-        other.each(self, f32x4_pmax)
+        other.each(self, |a, b| f32x4_pmax(a, b))
     }
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
-        other.each(self, f32x4_pmin)
+        other.each(self, |a, b| f32x4_pmin(a, b))
     }
     #[inline(always)]
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
@@ -98,12 +98,14 @@ impl Vector for F32x8 {
     }
     #[inline(always)]
     unsafe fn keep_from(self, threshold: Self, value: Self) -> Self {
-        let kept = self.each(threshold, f32x4_ge);
-        kept.each(value, v128_and)
+        let kept = self.each(threshold, |a, b| f32x4_ge(a, b));
+        kept.each(value, |a, b| v128_and(a, b))
     }
     #[inline(always)]
     unsafe fn between(self, low: Self, high: Self) -> u32 {
-        let inside = self.each(low, f32x4_ge).each(self.each(high, f32x4_lt), v128_and);
+        let inside = self
+            .each(low, |a, b| f32x4_ge(a, b))
+            .each(self.each(high, |a, b| f32x4_lt(a, b)), |a, b| v128_and(a, b));
         u32::from(i32x4_bitmask(inside.0[0])) | u32::from(i32x4_bitmask(inside.0[1])) << 4
     }
     #[inline(always)]
@@ -127,6 +129,6 @@ impl Vector for F32x8 {
         };
         let lower = Self([sum4(0, &vectors[..4]), sum4(0, &vectors[4..])]);
         let upper = Self([sum4(1, &vectors[..4]), sum4(1, &vectors[4..])]);
-        lower.each(upper, f32x4_add)
+        lower.each(upper, |a, b| f32x4_add(a, b))
     }
 }
