@@ -12,6 +12,7 @@ use std::env;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use clap::builder::PossibleValuesParser;
 
 use report::{Outcome, Report};
 
@@ -22,7 +23,7 @@ use report::{Outcome, Report};
 #[derive(clap::Args)]
 pub struct Options {
     /// Run only these steps, in their usual order [default: all of them].
-    #[arg(value_name = "STEP", value_parser = clap::builder::PossibleValuesParser::new(PLAN.iter().map(|step| step.name)))]
+    #[arg(value_name = "STEP", value_parser = step_names())]
     steps: Vec<String>,
 
     /// Let a missing tool fail its step, as CI=true in the environment does.
@@ -49,6 +50,10 @@ const PLAN: &[Step] = &[
     Step { name: "neon-kernels", check: neon::kernels },
     Step { name: "fuzz", check: host::fuzz },
 ];
+
+fn step_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(PLAN.iter().map(|step| step.name))
+}
 
 /// Run the steps that were asked for and print a table of how they went.
 pub fn run(options: &Options) -> Result<()> {

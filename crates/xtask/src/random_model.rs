@@ -40,8 +40,7 @@ pub fn run(options: &Options) -> Result<()> {
     let bytes =
         options.shape.file_len(options.separate).context("the model is too large to count its bytes")?;
     // Another name beside the target, so that nobody finds half a model and the rename stays on one disk.
-    let name = options.out.file_name().context("the output needs a file name")?.to_owned();
-    let mut partial = name;
+    let mut partial = options.out.file_name().context("the output needs a file name")?.to_owned();
     partial.push(".partial");
     let partial = options.out.with_file_name(partial);
 

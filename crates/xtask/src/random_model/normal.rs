@@ -8,8 +8,8 @@ pub struct Normal {
 impl Normal {
     /// The stream that belongs to a seed.
     pub fn new(seed: u64) -> Self {
-        // Xorshift stays at zero for ever; an odd multiplier moves only the seed 0 there, and bit 0 moves it
-        // away. It also spreads the bits of small seeds, whose streams would start alike.
+        // Xorshift would stay at zero for ever, so one bit is set. The factor spreads the few bits of a small
+        // seed, or the first numbers of neighbouring seeds would be alike.
         let mut stream = Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 << 63 };
         for _ in 0..8 {
             stream.sample();
@@ -26,7 +26,7 @@ impl Normal {
         let bits = self.state.wrapping_mul(0x2545_f491_4f6c_dd1d);
         // The sum of four uniform numbers is close enough to normal for weights, and needs no logarithm.
         let sum = (bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48);
-        // A uniform number of 65536 values varies by (65536² - 1) / 12, and 1/65536 too little does not matter.
+        // Each varies by 65536² / 12, so the sum's deviation is 65536 / √3.
         const SCALE: f32 = 1.732_050_8 / 65536.0;
         (sum as f32 - 131_070.0) * SCALE
     }
