@@ -3,8 +3,8 @@
 //! Members spin briefly for the next step and then sleep, so a busy machine pays little. A step is open to
 //! whoever is awake: each member begins with its own share of the parts, which stays the same from token to
 //! token and so in its caches, and then helps the others. A member that the system puts aside before it begins
-//! costs its help, not the step. If it is put aside in the middle of a part, the others wait, and the caller
-//! then works alone for a while: on a busy machine a team is slower than one.
+//! costs its help, not the step. If it is put aside in the middle of a part, the others wait; where such waits
+//! take more time than the team saves, as on a busy machine, the caller works alone for a while.
 
 use core::cell::UnsafeCell;
 use core::hint::spin_loop;
@@ -21,10 +21,10 @@ use super::Team;
 /// Looks at the gate before a member sleeps: some tens of microseconds, longer than the steps of a forward
 /// pass are apart, shorter than a time slice.
 const SPINS: usize = 2000;
-/// A wait at the end of a step that is this long means that a member was put aside: work takes far less.
-const STALL: Duration = Duration::from_micros(400);
-/// How long the caller works alone after that, at first and at most; it doubles from stall to stall.
-const ALONE: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(1000)];
+/// Time of steps after which it is judged whether the team pays.
+const WINDOW: Duration = Duration::from_millis(20);
+/// How long the caller works alone if it does not, at first and at most; it doubles from time to time.
+const ALONE: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(1000)];
 /// Parts for each member: enough to share out what an absent member leaves.
 const PARTS_EACH: usize = 4;
 /// More members than this gain nothing on models of this size.
@@ -42,14 +42,18 @@ pub struct Threads {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     waited: u64,
-    alone: Option<Alone>,
+    judgement: Judgement,
 }
 
-/// After a stall.
+/// Whether the team pays.
 #[derive(Clone, Copy)]
-struct Alone {
-    until: Instant,
-    duration: Duration,
+struct Judgement {
+    /// Time of the steps of this window, and of the waits at their ends.
+    steps: Duration,
+    waits: Duration,
+    /// The caller works alone until then, and how long that is.
+    alone_until: Option<Instant>,
+    alone: Duration,
 }
 
 struct Shared {
@@ -109,7 +113,9 @@ impl Threads {
             opened: Condvar::new(),
             left: Condvar::new(),
         });
-        let mut team = Self { shared, workers: Vec::new(), waited: 0, alone: None };
+        let judgement =
+            Judgement { steps: Duration::ZERO, waits: Duration::ZERO, alone_until: None, alone: ALONE[0] };
+        let mut team = Self { shared, workers: Vec::new(), waited: 0, judgement };
         for member in 1..members.clamp(1, MAX_MEMBERS) {
             let shared = Arc::clone(&team.shared);
             let builder = std::thread::Builder::new().name(std::format!("llamita-{member}"));
@@ -124,21 +130,33 @@ impl Threads {
     }
 
     /// Whether the caller has to do without the others for now.
-    fn is_alone(&self) -> bool {
-        self.alone.is_some_and(|alone| Instant::now() < alone.until)
+    fn is_alone(&mut self) -> bool {
+        let judgement = &mut self.judgement;
+        if judgement.alone_until.is_some_and(|until| Instant::now() >= until) {
+            judgement.alone_until = None;
+        }
+        judgement.alone_until.is_some()
     }
 
-    /// Draws the consequence of a wait at the end of a step.
-    fn note(&mut self, waited: Duration) {
-        self.waited += waited.as_nanos() as u64;
-        if waited < STALL {
+    /// Judges by the time of a step, and of the wait at its end, whether the caller is better off alone.
+    fn judge(&mut self, step: Duration, wait: Duration) {
+        self.waited += wait.as_nanos() as u64;
+        let others = self.workers.len() as u32;
+        let judgement = &mut self.judgement;
+        judgement.steps += step;
+        judgement.waits += wait;
+        if judgement.steps < WINDOW {
             return;
         }
-        let now = Instant::now();
-        // What went well for much longer than the last time alone counts as a quiet machine.
-        let recent = self.alone.filter(|alone| now < alone.until + 4 * alone.duration);
-        let duration = recent.map_or(ALONE[0], |alone| (2 * alone.duration).min(ALONE[1]));
-        self.alone = Some(Alone { until: now + duration, duration });
+        // Alone, the steps would have taken as many times their time without waits as there are members.
+        if judgement.waits > (judgement.steps - judgement.waits) * others {
+            judgement.alone_until = Some(Instant::now() + judgement.alone);
+            judgement.alone = (2 * judgement.alone).min(ALONE[1]);
+        } else {
+            judgement.alone = (judgement.alone / 2).max(ALONE[0]);
+        }
+        judgement.steps = Duration::ZERO;
+        judgement.waits = Duration::ZERO;
     }
 
     /// Does up to [`MAX_PARTS`] parts.
@@ -161,13 +179,14 @@ impl Threads {
         let data = core::ptr::from_ref(&step).cast();
         // SAFETY: The gate is closed and nobody is inside, so nobody reads the job.
         unsafe { *self.shared.job.get() = Job { work: Parts::<P, F>::work_erased, data } };
+        let start = Instant::now();
         self.shared.open();
         // Closes the gate also when `work` panics here: members may not outlive the step.
         let mut waited = Duration::ZERO;
         let close = Close { shared: &self.shared, waited: &mut waited };
         step.work_from(0);
         drop(close);
-        self.note(waited);
+        self.judge(start.elapsed(), waited);
         assert!(!self.shared.panicked.load(SeqCst), "a member of the team panicked");
         true
     }
