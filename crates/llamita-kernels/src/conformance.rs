@@ -47,6 +47,7 @@ pub fn check(kernels: Kernels) -> Result<usize, Mismatch> {
         // A tail of every length, at every offset from an aligned address.
         suite.vectors(size, size % LANES)?;
     }
+    suite.odd_numbers()?;
     for rows in [1, 2, 3, 4, 7, 8, 9, 16, 33, 40] {
         for columns in [1, 3, 8, 12, 16, 20, 43] {
             for batch in [1, 2, 3, 5, 17] {
@@ -108,6 +109,12 @@ impl Suite {
         let z: [f32; MAX + LANES] = self.fill(2.0);
         let (x, y, z) = (&x[place.clone()], &y[place.clone()], &z[place.clone()]);
 
+        let (found, expected) = (kernels.dot(x, y), scalar.dot(x, y));
+        let bound = fused_bound(size, x.iter().zip(y).map(|(x, y)| (x * y).abs()).sum());
+        // Written so that not-a-number fails.
+        if !((found - expected).abs() <= bound) {
+            return Err(Mismatch { kernel: "dot", size, index: 0, found, expected });
+        }
         self.same("sum_of_squares", size, &[kernels.sum_of_squares(x)], &[scalar.sum_of_squares(x)])?;
         self.same("max", size, &[kernels.max(x)], &[scalar.max(x)])?;
         for threshold in [-150.0, 0.0, 30.0, 150.0] {
@@ -134,6 +141,34 @@ impl Suite {
         })?;
         if size.is_multiple_of(2) {
             self.changes("rope", x, offset, |kernels, out| kernels.rope(out, y, z))?;
+        }
+        Ok(())
+    }
+
+    /// Infinities, zeros of both signs and what is not a number, in every lane: the sampler looks at what
+    /// becomes of them.
+    fn odd_numbers(&mut self) -> Result<(), Mismatch> {
+        let (kernels, scalar) = (self.kernels, Kernels::SCALAR);
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0] {
+            for lane in 0..2 * LANES + 3 {
+                let mut x = [-0.0; 2 * LANES + 3];
+                x[lane] = odd;
+                self.same("max", lane, &[kernels.max(&x)], &[scalar.max(&x)])?;
+                for threshold in [f32::NEG_INFINITY, 0.0] {
+                    let found = kernels.mass_above(&x, threshold).1 as f32;
+                    self.same("mass_above", lane, &[found], &[scalar.mass_above(&x, threshold).1 as f32])?;
+                }
+                let [mut found, mut expected] = [[0; 2 * LANES + 3]; 2];
+                kernels.between(&x, 0.0, 1.0, &mut found);
+                scalar.between(&x, 0.0, 1.0, &mut expected);
+                self.same("between", lane, &found.map(|i| i as f32), &expected.map(|i| i as f32))?;
+                if odd < f32::INFINITY {
+                    self.changes("softmax", &x, 0, |kernels, out| {
+                        kernels.softmax(out);
+                    })?;
+                    self.changes("swiglu", &x, 0, |kernels, out| kernels.swiglu(out, &x))?;
+                }
+            }
         }
         Ok(())
     }
@@ -180,8 +215,8 @@ impl Suite {
                     let mut row = [0.0; 43];
                     weights.slice(r..r + 1, columns).to_f32(&mut row[..columns]);
                     let sum: f32 = row.iter().zip(x).map(|(w, x)| (w * x).abs()).sum();
-                    // Twice: the products were added to themselves, which rounds once more.
-                    bound[b * rows + r] = 2.0 * sum * (columns / 4 + 2) as f32 / 16_777_216.0;
+                    // Twice: the product was added to itself, which rounds neither.
+                    bound[b * rows + r] = 2.0 * fused_bound(columns, sum);
                 }
                 // Each token alone gives what the batch gave, to the bit.
                 let mut alone = [0.0; 40];
@@ -221,6 +256,12 @@ impl Suite {
         }
         self.same("attention", len, &found, &expected)
     }
+}
+
+/// How far a fused product may be from the reference, see [`Kernels::matmul`]; `sum` is that of the absolute
+/// products.
+fn fused_bound(columns: usize, sum: f32) -> f32 {
+    (columns as f32 / 4.0 + 2.0) * sum / 16_777_216.0
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The choice of an implementation.
 
-use crate::{Panel, Rows, scalar};
+use crate::{LANES, Panel, Rows, scalar};
 
 /// One implementation of every kernel, for a CPU that has been seen to support it.
 ///
@@ -74,14 +74,26 @@ impl Kernels {
     /// the product is added to what `out` holds.
     ///
     /// `w` is (rows, columns), `x` (batch, columns), `out` (batch, rows). An output is the same whatever
-    /// rows and tokens are computed with it. Where the CPU fuses multiplication and addition, it differs
-    /// from that of [`Kernels::SCALAR`] by at most `columns / 4 * 2^-24 * Σ |w[r][i] * x[b][i]|`.
+    /// rows and tokens are computed with it. Where the CPU fuses multiplication and addition, the product
+    /// differs from that of [`Kernels::SCALAR`] by at most `(columns / 4 + 2) * 2^-24 * Σ |w[r][i] * x[b][i]|`, a
+    /// bound on the roundings of one lane and of the sum of the lanes.
     #[inline]
     pub fn matmul(self, w: Rows<'_>, x: &[f32], out: Panel<'_>, add: bool) {
-        if out.rows() == 0 || out.width() == 0 {
+        let (batch, rows) = (out.rows(), out.width());
+        if batch == 0 || rows == 0 {
             return;
         }
+        let columns = x.len() / batch;
+        assert!(columns * batch == x.len() && covers(w.len(), rows, columns), "operands of one shape");
         call!(self, matmul(w, x, out, add))
+    }
+
+    /// The sum of the products of two vectors of one length; differs from that of [`Kernels::SCALAR`] by no
+    /// more than [`Kernels::matmul`] does.
+    #[inline]
+    pub fn dot(self, a: &[f32], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), b.len(), "vectors of one length");
+        call!(self, dot(a, b))
     }
 
     /// The sum of squares of a vector.
@@ -93,17 +105,18 @@ impl Kernels {
     /// `out = weight * (scale * x)`, all of one length: the second half of an rmsnorm.
     #[inline]
     pub fn scale(self, x: &[f32], scale: f32, weight: &[f32], out: &mut [f32]) {
+        assert!(x.len() == out.len() && weight.len() == out.len(), "vectors of one length");
         call!(self, scale(x, scale, weight, out))
     }
 
-    /// The largest element; minus infinity if there is none.
+    /// The largest element, passing over what is not a number; minus infinity if there is none.
     #[inline]
     pub fn max(self, x: &[f32]) -> f32 {
         call!(self, max(x))
     }
 
-    /// Turns scores into probabilities, in place. Returns the sum of `exp(x - max)`: at least 1, unless the
-    /// scores held an infinity or nothing but not-a-number.
+    /// Turns scores into probabilities, in place; what is not a number gets none. Returns the sum of
+    /// `exp(x - max)`: at least 1, unless the scores held an infinity or not a single number.
     #[inline]
     pub fn softmax(self, x: &mut [f32]) -> f32 {
         call!(self, softmax(x))
@@ -112,6 +125,7 @@ impl Kernels {
     /// `gate = silu(gate) * up`, of one length, where `silu(x) = x / (1 + exp(-x))` (N. Shazeer, 2020).
     #[inline]
     pub fn swiglu(self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "vectors of one length");
         call!(self, swiglu(gate, up))
     }
 
@@ -120,15 +134,17 @@ impl Kernels {
     /// `cos` and `sin` hold a factor for each element: those of a pair twice, `sin` first negated.
     #[inline]
     pub fn rope(self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        assert!(x.len().is_multiple_of(2), "a head of pairs");
+        assert!(cos.len() == x.len() && sin.len() == x.len(), "vectors of one length");
         call!(self, rope(x, cos, sin))
     }
 
-    /// Attention of one query head over the first `len` positions: `out = softmax(keys q) values`.
+    /// Attention of one query head over the first `len` positions, at least 1: `out = softmax(keys q) values`.
     ///
     /// `q`, which carries the factor `1 / sqrt(head_size)`, and `out` are (head_size,). `keys` and `values`
-    /// are (positions / 8, head_size, 8): blocks of [`LANES`](crate::LANES) positions, so that neighbours in
-    /// memory are the same element at consecutive positions. A last block in part used must be finite
-    /// throughout. `scores` is room for `len` numbers, rounded up to whole blocks.
+    /// are (positions / 8, head_size, 8): blocks of [`LANES`] positions, so that neighbours in memory are the
+    /// same element at consecutive positions. A last block in part used must be finite throughout. `scores`
+    /// is room for `len` numbers, rounded up to whole blocks.
     #[inline]
     pub fn attention(
         self,
@@ -139,6 +155,12 @@ impl Kernels {
         len: usize,
         out: &mut [f32],
     ) {
+        let blocks = len.div_ceil(LANES);
+        assert!(len > 0 && covers(scores.len(), blocks, LANES), "scores of {len} positions");
+        // The scores cover the blocks, so their number of positions does not overflow.
+        let cached = |cache: &[f32]| covers(cache.len(), blocks * LANES, q.len());
+        assert!(cached(keys) && cached(values), "keys and values of {len} positions");
+        assert_eq!(out.len(), q.len(), "an output for each element of the query");
         call!(self, attention(q, keys, values, scores, len, out))
     }
 
@@ -154,4 +176,9 @@ impl Kernels {
     pub fn between(self, x: &[f32], low: f32, high: f32, found: &mut [u32]) -> usize {
         call!(self, between(x, low, high, found))
     }
+}
+
+/// Whether `len` elements are at least `rows` rows of `columns`.
+fn covers(len: usize, rows: usize, columns: usize) -> bool {
+    rows.checked_mul(columns).is_some_and(|needed| len >= needed)
 }

@@ -14,8 +14,13 @@ pub(crate) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
     ((a + b) + (c + d)) + ((e + f) + (g + h))
 }
 
-/// The sum of products of two vectors; `b` may be stored in any format.
-pub(crate) fn dot<E: Element>(a: &[f32], b: &[E::Raw]) -> f32 {
+/// The sum of products of two vectors.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    dot_of::<F32>(a, b)
+}
+
+/// The sum of products of a vector and a row of weights.
+fn dot_of<E: Element>(a: &[f32], b: &[E::Raw]) -> f32 {
     let mut lanes = [0.0; LANES];
     let (a_blocks, a_rest) = a.as_chunks::<LANES>();
     let (b_blocks, b_rest) = b.as_chunks::<LANES>();
@@ -43,7 +48,7 @@ fn matmul_of<E: Element>(w: &[E::Raw], x: &[f32], mut out: Panel<'_>, add: bool)
     let columns = x.len() / out.rows();
     for (b, x) in x.chunks_exact(columns).enumerate() {
         for (out, w) in out.row_mut(b).iter_mut().zip(w.chunks_exact(columns)) {
-            let product = dot::<E>(x, w);
+            let product = dot_of::<E>(x, w);
             *out = if add { *out + product } else { product };
         }
     }
@@ -51,7 +56,7 @@ fn matmul_of<E: Element>(w: &[E::Raw], x: &[f32], mut out: Panel<'_>, add: bool)
 
 /// The sum of squares of a vector.
 pub(crate) fn sum_of_squares(x: &[f32]) -> f32 {
-    dot::<F32>(x, x)
+    dot(x, x)
 }
 
 /// `out = weight * (scale * x)`.
@@ -63,7 +68,8 @@ pub(crate) fn scale(x: &[f32], scale: f32, weight: &[f32], out: &mut [f32]) {
 
 /// The largest element; minus infinity if there is none.
 pub(crate) fn max(x: &[f32]) -> f32 {
-    x.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max })
+    // Two zeros may differ in sign; the sum does not.
+    x.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max }) + 0.0
 }
 
 /// Constants of [`exp`]: the polynomial of Cephes' `expf` (S. L. Moshier), relative error about 1e-7.

@@ -94,6 +94,9 @@ impl Config {
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             return Err(ConfigError::KvHeads { n_heads: self.n_heads, n_kv_heads: self.n_kv_heads });
         }
+        if self.head_size > Self::MAX_SIZE {
+            return Err(ConfigError::TooLarge("head_size", self.head_size as u64, Self::MAX_SIZE as u64));
+        }
         if self.head_size == 0 || !self.head_size.is_multiple_of(2) {
             return Err(ConfigError::HeadSize { dim: self.dim, n_heads: self.n_heads });
         }

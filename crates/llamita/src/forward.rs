@@ -30,9 +30,11 @@ pub enum Error<E> {
     Batch(usize, usize),
     /// More logits than tokens, or than the state has room for: found, limit.
     Logits(usize, usize),
+    /// A prompt without tokens, or with more than there is room for: found, room.
+    Prompt(usize, usize),
     /// A token that the vocabulary does not have: found, size of the vocabulary.
     Token(u32, usize),
-    /// The logits are not finite: the weights are damaged.
+    /// The logits are not finite numbers: the weights are damaged.
     NotFinite,
 }
 
@@ -45,6 +47,9 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
             }
             Self::Batch(found, limit) => write!(f, "a pass of {found} tokens, expected 1 to {limit}"),
             Self::Logits(found, limit) => write!(f, "logits of {found} tokens, expected at most {limit}"),
+            Self::Prompt(found, room) => {
+                write!(f, "a prompt of {found} tokens, expected 1 to {room}")
+            }
             Self::Token(found, size) => {
                 write!(f, "token {found} is not in the vocabulary of {size}: model and tokenizer do not fit")
             }
@@ -58,8 +63,12 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
 impl<E: core::error::Error> core::error::Error for Error<E> {}
 
 impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
-    /// An engine from its parts; the state must have been made for the config of these weights.
+    /// An engine from its parts.
+    ///
+    /// # Panics
+    /// If the state was made for another config than that of the weights.
     pub fn new(weights: W, state: State<'a>, team: T, kernels: Kernels) -> Self {
+        assert_eq!(state.config, *weights.config(), "a state for the config of the weights");
         Self { weights, state, team, kernels, profile: Profile::OFF }
     }
 

@@ -28,31 +28,32 @@ pub struct Generation<'g, 'a, W, T> {
     tokens: &'g mut [u32],
     len: usize,
     computed: usize,
-    ends: [u32; 2],
+    stop_tokens: [u32; 2],
     stop: Option<Stop>,
 }
 
 impl<'g, 'a, W: Weights, T: Team> Generation<'g, 'a, W, T> {
     /// A text that begins with the first `prompt` of `tokens`, usually BOS first, and grows to at most as
-    /// many as there is room for in `tokens`. It stops at either of `ends`, BOS and EOS, which is not given.
+    /// many as there is room for in `tokens`. It ends at either of `stop_tokens`, BOS and EOS, which are not
+    /// part of it.
     ///
     /// # Errors
-    /// If the prompt is empty or longer than the context.
+    /// If the prompt is empty, longer than the context, or longer than `tokens`.
     pub fn new(
         engine: &'g mut Engine<'a, W, T>,
         sampler: &'g mut Sampler,
         tokens: &'g mut [u32],
         prompt: usize,
-        ends: [u32; 2],
+        stop_tokens: [u32; 2],
     ) -> Result<Self, Error<W::Error>> {
         let context = engine.state().capacity().context;
         if prompt > context {
             return Err(Error::Context(prompt, context));
         }
         if prompt == 0 || prompt > tokens.len() {
-            return Err(Error::Batch(prompt, tokens.len()));
+            return Err(Error::Prompt(prompt, tokens.len()));
         }
-        Ok(Self { engine, sampler, tokens, len: prompt, computed: 0, ends, stop: None })
+        Ok(Self { engine, sampler, tokens, len: prompt, computed: 0, stop_tokens, stop: None })
     }
 
     /// Computes the next token; `None` at the end of the text.
@@ -87,7 +88,7 @@ impl<'g, 'a, W: Weights, T: Team> Generation<'g, 'a, W, T> {
         self.engine.profile.end(Stage::Sampling);
         let token = token.ok_or(Error::NotFinite)?;
         self.computed = self.len;
-        if self.ends.contains(&token) {
+        if self.stop_tokens.contains(&token) {
             self.stop = Some(Stop::EndOfText);
             return Ok(None);
         }

@@ -23,8 +23,8 @@
 //!     let tokenizer = Tokenizer::from_bin(tokenizer_file, config.vocab_size, &mut index)?;
 //!     let mut tokens = vec![tokenizer.bos(); 257];
 //!     let mut sampler = Sampler::new(Settings::default(), 42)?;
-//!     let ends = [tokenizer.bos(), tokenizer.eos()];
-//!     let mut story = Generation::new(&mut engine, &mut sampler, &mut tokens, 1, ends)?;
+//!     let stop = [tokenizer.bos(), tokenizer.eos()];
+//!     let mut story = Generation::new(&mut engine, &mut sampler, &mut tokens, 1, stop)?;
 //!
 //!     let (mut text, mut utf8, mut last) = (String::new(), llamita::Utf8Stream::new(), tokenizer.bos());
 //!     while let Some(token) = story.next()? {
@@ -33,6 +33,7 @@
 //!         }
 //!         last = token;
 //!     }
+//!     utf8.finish(|piece| text.push_str(piece));
 //!     Ok(text)
 //! }
 //! # assert!(tell(&[], &[]).is_err());

@@ -44,7 +44,7 @@ impl Profile {
     /// A profile that measures nothing and costs nothing.
     pub const OFF: Self = Self { clock: None, last: 0, ticks: [0; Stage::ALL.len()] };
 
-    /// A profile that reads this clock about six times a layer.
+    /// A profile that reads this clock seven times a layer.
     pub const fn with_clock(clock: fn() -> u64) -> Self {
         Self { clock: Some(clock), ..Self::OFF }
     }

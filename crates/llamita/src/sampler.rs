@@ -1,6 +1,6 @@
 //! The choice of the next token.
 //!
-//! Filters keep the likeliest tokens: the first ones in the order of falling probability. How far the filters
+//! Filters keep the likeliest tokens: the first ones in the order of descending probability. How far the filters
 //! reach, and which token the coin falls on, is found by halving an interval of probabilities with vector
 //! sums over the whole vocabulary, so nothing is sorted but a few candidates and no memory is needed. For one
 //! seed the choices are those of llama2.c, whose generator this is.
@@ -55,15 +55,15 @@ impl Settings {
     /// The first such setting.
     pub fn check(&self) -> Result<(), SettingsError> {
         let checks = [
-            ("temperature", "0 or more", self.temperature, f32::MAX),
-            ("top-p", "0 to 1", self.top_p, 1.0),
-            ("min-p", "0 to 1", self.min_p, 1.0),
-            ("repeat-penalty", "more than 0", self.repeat_penalty, f32::MAX),
+            ("temperature", "0, or 0.001 to 1000", self.temperature, 0.001..=1000.0),
+            ("top-p", "0 to 1", self.top_p, 0.0..=1.0),
+            ("min-p", "0 to 1", self.min_p, 0.0..=1.0),
+            ("repeat-penalty", "0.01 to 100", self.repeat_penalty, 0.01..=100.0),
         ];
-        for (name, range, found, most) in checks {
-            let positive = name != "repeat-penalty" || found > 0.0;
-            if !((0.0..=most).contains(&found) && positive) {
-                return Err(SettingsError(name, range, found));
+        for (name, expected, found, range) in checks {
+            let greedy = name == "temperature" && found == 0.0;
+            if !(greedy || range.contains(&found)) {
+                return Err(SettingsError(name, expected, found));
             }
         }
         Ok(())
@@ -93,9 +93,13 @@ impl Sampler {
     }
 
     /// Chooses a token by its logits, (vocab_size,), which it changes. `text` are the tokens so far, for the
-    /// repetition penalty. `None` if the logits are not finite.
+    /// repetition penalty. `None` if a logit is not a number, or the largest is infinite.
     pub fn sample(&mut self, kernels: Kernels, logits: &mut [f32], text: &[u32]) -> Option<u32> {
         let Settings { temperature, top_k, top_p, min_p, repeat_penalty } = self.settings;
+        let (_, numbers) = kernels.mass_above(logits, f32::NEG_INFINITY);
+        if numbers < logits.len() || !kernels.max(logits).is_finite() {
+            return None;
+        }
         if repeat_penalty != 1.0 {
             penalize(logits, &text[text.len().saturating_sub(REPEAT_WINDOW)..], repeat_penalty);
         }
@@ -107,31 +111,32 @@ impl Sampler {
                 *logit /= temperature;
             }
         }
-        // At least the likeliest token adds 1 to the sum, if it is a number.
-        if !(kernels.softmax(logits) >= 1.0) {
-            return None;
-        }
+        kernels.softmax(logits);
         let coin = self.coin();
 
-        // What the filters keep is a head of the falling order; its mass says how long it is.
-        let mut order = FallingOrder::new(kernels, logits);
-        let (by_k, by_p) = (top_k > 0 && top_k < logits.len(), top_p > 0.0 && top_p < 1.0);
-        let mut kept = 1.0;
-        if by_k {
-            kept = order.find(|_, count| count >= top_k).mass;
-        }
-        if by_p {
-            let target = top_p * kept;
-            kept = kept.min(order.find(|mass, _| mass > target).mass);
-        }
-        if min_p > 0.0 {
-            let least = min_p * kernels.max(logits);
-            kept = kept.min(kernels.mass_above(logits, least).0);
-        } else if !by_k && !by_p {
+        let (by_k, by_p, by_min_p) = (top_k > 0, top_p > 0.0 && top_p < 1.0, min_p > 0.0);
+        if !(by_k || by_p || by_min_p) {
             return Some(draw(logits, coin));
         }
-        let target = coin * kept;
-        Some(order.find(|mass, _| mass > target).token)
+
+        // What the filters keep is a head of the descending order, so many tokens with so much probability.
+        let mut order = DescendingOrder::new(kernels, logits);
+        let mut kept = Head { token: 0, mass: 1.0, count: logits.len() };
+        if by_k && top_k < kept.count {
+            kept = order.find(|head| head.count >= top_k);
+        }
+        if by_p {
+            let (target, most) = (top_p * kept.mass, kept.count);
+            kept = order.find(|head| head.mass > target || head.count >= most);
+        }
+        if by_min_p {
+            let (mass, count) = kernels.mass_above(logits, min_p * kernels.max(logits));
+            if count < kept.count {
+                kept = Head { mass, count, ..kept };
+            }
+        }
+        let target = coin * kept.mass;
+        Some(order.find(|head| head.mass > target || head.count >= kept.count).token)
     }
 
     /// A number from 0 to 1, 1 excluded: xorshift* (S. Vigna, 2016), as llama2.c uses it.
@@ -144,11 +149,10 @@ impl Sampler {
     }
 }
 
-/// The first token with the highest logit; `None` if that is not finite.
+/// The first token with the highest logit.
 fn likeliest(kernels: Kernels, logits: &[f32]) -> Option<u32> {
     let max = kernels.max(logits);
-    let token = logits.iter().position(|&logit| logit == max)?;
-    max.is_finite().then_some(token as u32)
+    logits.iter().position(|&logit| logit == max).map(|token| token as u32)
 }
 
 /// Makes each of the tokens in `recent` less likely, once.
@@ -174,9 +178,9 @@ fn draw(probabilities: &[f32], coin: f32) -> u32 {
     token.unwrap_or(probabilities.len() - 1) as u32
 }
 
-/// Probabilities in falling order, equal ones in the order of the vocabulary, without sorting them: an interval
+/// Probabilities in descending order, equal ones in the order of the vocabulary, without sorting them: an interval
 /// of probabilities is halved until few tokens are in it.
-struct FallingOrder<'p> {
+struct DescendingOrder<'p> {
     kernels: Kernels,
     probabilities: &'p [f32],
     /// What was measured, to begin the next search with.
@@ -196,14 +200,18 @@ struct Measured {
     count: usize,
 }
 
-/// A place in the falling order.
-struct Found {
+/// The tokens up to a place in the descending order.
+#[derive(Clone, Copy)]
+struct Head {
+    /// The last of them.
     token: u32,
-    /// Sum of the probabilities up to this token, itself included.
+    /// The sum of their probabilities.
     mass: f32,
+    /// Their number.
+    count: usize,
 }
 
-impl<'p> FallingOrder<'p> {
+impl<'p> DescendingOrder<'p> {
     fn new(kernels: Kernels, probabilities: &'p [f32]) -> Self {
         // All tokens: what is least likely may be 0.
         let all = Measured { bits: 0, mass: 1.0, count: probabilities.len() };
@@ -220,14 +228,14 @@ impl<'p> FallingOrder<'p> {
         measured
     }
 
-    /// The first place where mass and number of the tokens up to it are `enough`; the last place if they never
-    /// are.
-    fn find(&mut self, enough: impl Fn(f32, usize) -> bool) -> Found {
+    /// The shortest head that is `enough`, which more mass and a higher count never undo; all tokens if none is.
+    fn find(&mut self, enough: impl Fn(Head) -> bool) -> Head {
+        let enough_at = |at: &Measured| enough(Head { token: 0, mass: at.mass, count: at.count });
         // Tokens from `low` on are enough, or they are all; those from `high` on are not, or there are none.
         let top = Measured { bits: 1.0f32.to_bits() + 1, mass: 0.0, count: 0 };
         let (mut low, mut high) = (self.measured[0], top);
         for measured in &self.measured[1..self.len] {
-            if enough(measured.mass, measured.count) {
+            if enough_at(measured) {
                 if measured.bits > low.bits {
                     low = *measured;
                 }
@@ -238,10 +246,9 @@ impl<'p> FallingOrder<'p> {
         while low.count - high.count > CANDIDATES && high.bits - low.bits > 1 {
             // From all tokens, halving bits would step through ever smaller numbers that no token has.
             let least = SMALLEST.to_bits();
-            let bits =
-                if low.bits < least && least < high.bits { least } else { low.bits.midpoint(high.bits) };
-            let middle = self.measure(bits);
-            if enough(middle.mass, middle.count) {
+            let between = low.bits < least && least < high.bits;
+            let middle = self.measure(if between { least } else { low.bits.midpoint(high.bits) });
+            if enough_at(&middle) {
                 low = middle;
             } else {
                 high = middle;
@@ -255,13 +262,13 @@ impl<'p> FallingOrder<'p> {
     }
 
     /// Adds token after token to those from `high` on, until they are enough.
-    fn walk(&self, low: Measured, high: Measured, enough: impl Fn(f32, usize) -> bool) -> Found {
+    fn walk(&self, low: Measured, high: Measured, enough: impl Fn(Head) -> bool) -> Head {
         let probabilities = self.probabilities;
-        let (mut found, mut count) = (Found { token: 0, mass: high.mass }, high.count);
+        let mut head = Head { token: 0, mass: high.mass, count: high.count };
         let mut next = |token: u32| {
-            found = Found { token, mass: found.mass + probabilities[token as usize] };
-            count += 1;
-            enough(found.mass, count)
+            let mass = head.mass + probabilities[token as usize];
+            head = Head { token, mass, count: head.count + 1 };
+            enough(head)
         };
         let [from, below] = [low.bits, high.bits].map(f32::from_bits);
         if low.count - high.count > CANDIDATES {
@@ -272,10 +279,10 @@ impl<'p> FallingOrder<'p> {
             let mut candidates = [0; CANDIDATES];
             let len = self.kernels.between(probabilities, from, below, &mut candidates);
             let probability = |token: &u32| probabilities[*token as usize];
-            let falling = |a: &u32, b: &u32| probability(b).total_cmp(&probability(a)).then(a.cmp(b));
-            candidates[..len].sort_unstable_by(falling);
+            let descending = |a: &u32, b: &u32| probability(b).total_cmp(&probability(a)).then(a.cmp(b));
+            candidates[..len].sort_unstable_by(descending);
             let _ = candidates[..len].iter().any(|&token| next(token));
         }
-        found
+        head
     }
 }

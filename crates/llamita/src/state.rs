@@ -100,6 +100,7 @@ pub fn state_len(config: &Config, capacity: Capacity) -> Result<usize, StateErro
 
 /// Activations and the key/value cache.
 pub struct State<'a> {
+    pub(crate) config: Config,
     capacity: Capacity,
     /// Residual stream: (batch, dim).
     pub(crate) x: &'a mut [f32],
@@ -136,6 +137,7 @@ impl<'a> State<'a> {
             head
         };
         Ok(Self {
+            config: *config,
             capacity,
             x: take(lengths.x),
             xb: take(lengths.xb),

@@ -106,6 +106,33 @@ proptest! {
     }
 }
 
+/// The largest coin there is: where sums round unluckily, the last token that a filter keeps is the last resort.
+#[test]
+fn no_coin_leaves_the_filters() {
+    const LARGEST_COIN: u64 = 1_574_392;
+    assert_eq!(coin(&mut LARGEST_COIN.clone()), 1.0 - 1.0 / 16_777_216.0);
+    let mut random = 1_u64;
+    for round in 0..400 {
+        let logits: Vec<f32> =
+            (0..2000).map(|i| if i % 2 == 0 { -200.0 } else { 6.0 * coin(&mut random) }).collect();
+        let mut ranks: Vec<f32> = logits.clone();
+        ranks.sort_by(|a, b| b.total_cmp(a));
+        let all = Settings { top_p: 1.0, ..Settings::default() };
+        for (settings, least) in [
+            (Settings { top_k: 1000, ..all }, ranks[999]),
+            (Settings { top_k: 100, ..all }, ranks[99]),
+            (Settings { top_k: 10, top_p: 0.999_999, ..all }, ranks[9]),
+            (Settings { min_p: 0.5, ..all }, ranks[0] - 0.694),
+        ] {
+            for kernels in [Kernels::SCALAR, Kernels::detect()] {
+                let mut sampler = Sampler::new(settings, LARGEST_COIN).unwrap();
+                let token = sampler.sample(kernels, &mut logits.clone(), &[]).unwrap() as usize;
+                assert!(logits[token] >= least, "round {round}, {settings:?}: {} < {least}", logits[token]);
+            }
+        }
+    }
+}
+
 /// Frequencies over many draws, with every filter off: the order of the vocabulary, as in llama2.c.
 #[test]
 fn without_filters_the_distribution_is_the_model_s() {
@@ -150,7 +177,12 @@ fn repetition_is_punished_once_and_within_the_window() {
 #[test]
 fn damage_is_seen() {
     for settings in [Settings::default(), Settings { temperature: 0.0, ..Settings::default() }] {
-        for logits in [[f32::NAN; 5], [1.0, f32::INFINITY, 0.0, 0.0, 0.0], [f32::NEG_INFINITY; 5]] {
+        for logits in [
+            [f32::NAN; 5],
+            [1.0, f32::INFINITY, 0.0, 0.0, 0.0],
+            [f32::NEG_INFINITY; 5],
+            [0.0, 1.0, f32::NAN, 9.0, 2.0],
+        ] {
             let mut sampler = Sampler::new(settings, 1).unwrap();
             assert_eq!(sampler.sample(Kernels::detect(), &mut logits.clone(), &[]), None, "{logits:?}");
         }
@@ -162,10 +194,11 @@ fn settings_outside_their_range_are_named() {
     let default = Settings::default();
     let cases = [
         (Settings { top_p: 7.0, ..default }, "top-p is 7, expected 0 to 1"),
-        (Settings { temperature: -1.0, ..default }, "temperature is -1, expected 0 or more"),
-        (Settings { temperature: f32::NAN, ..default }, "temperature is NaN, expected 0 or more"),
+        (Settings { temperature: -1.0, ..default }, "temperature is -1, expected 0, or 0.001 to 1000"),
+        (Settings { temperature: f32::NAN, ..default }, "temperature is NaN, expected 0, or 0.001 to 1000"),
+        (Settings { temperature: 1e-4, ..default }, "temperature is 0.0001, expected 0, or 0.001 to 1000"),
         (Settings { min_p: 1.5, ..default }, "min-p is 1.5, expected 0 to 1"),
-        (Settings { repeat_penalty: 0.0, ..default }, "repeat-penalty is 0, expected more than 0"),
+        (Settings { repeat_penalty: 0.0, ..default }, "repeat-penalty is 0, expected 0.01 to 100"),
     ];
     for (settings, message) in cases {
         assert_eq!(Sampler::new(settings, 1).unwrap_err().to_string(), message);

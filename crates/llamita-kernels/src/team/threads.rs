@@ -179,6 +179,7 @@ impl Threads {
         let data = core::ptr::from_ref(&step).cast();
         // SAFETY: The gate is closed and nobody is inside, so nobody reads the job.
         unsafe { *self.shared.job.get() = Job { work: Parts::<P, F>::work_erased, data } };
+        self.shared.panicked.store(false, SeqCst);
         let start = Instant::now();
         self.shared.open();
         // Closes the gate also when `work` panics here: members may not outlive the step.
@@ -403,6 +404,38 @@ mod tests {
     }
 
     #[test]
+    fn members_work_at_the_same_time_also_after_sleep() {
+        let mut team = Threads::new(3).unwrap();
+        for pause in [0, 0, 30, 0, 30] {
+            std::thread::sleep(Duration::from_millis(pause));
+            let meeting = std::sync::Barrier::new(3);
+            // Each part waits for the others, so three threads have to do one each.
+            team.run(0..3, |_| {
+                meeting.wait();
+            });
+        }
+    }
+
+    #[test]
+    fn a_team_that_does_not_pay_rests() {
+        let mut team = Threads::new(2).unwrap();
+        let [short, long] = [1, 30].map(Duration::from_millis);
+        team.judge(long, short);
+        assert!(!team.is_alone(), "a wait that is less than what the team saves");
+        team.judge(short, Duration::ZERO);
+        team.judge(long, long);
+        assert!(team.is_alone());
+        let first = team.judgement.alone;
+        team.judge(long, long);
+        assert!(team.judgement.alone > first, "longer each time");
+        team.judgement.alone_until = Some(Instant::now());
+        assert!(!team.is_alone(), "and then another try");
+        let caller = std::thread::current().id();
+        team.judgement.alone_until = Some(Instant::now() + Duration::from_secs(60));
+        team.run(0..40, |_| assert_eq!(std::thread::current().id(), caller));
+    }
+
+    #[test]
     fn parts_that_own_memory_are_freed() {
         let mut team = Threads::new(2).unwrap();
         let marker = Arc::new(());
@@ -420,5 +453,8 @@ mod tests {
             });
         }));
         assert!(result.is_err());
+        for _ in 0..3 {
+            team.run(0..8, |_| ());
+        }
     }
 }

@@ -83,22 +83,29 @@ fn check_supported(metadata: &Metadata<'_>) -> Result<(), FormatError> {
     {
         return Err(FormatError::Split(count));
     }
-    // Keys, and the values with which they ask for nothing.
-    const FEATURES: [(&str, &[f64]); 5] = [
-        ("llama.expert_count", &[0.0]),
-        ("llama.attention.clamp_kqv", &[0.0]),
-        ("llama.attention.causal", &[1.0]),
-        ("llama.attention.sliding_window", &[0.0]),
-        ("llama.logit_scale", &[0.0, 1.0]),
-    ];
-    for (key, neutral) in FEATURES {
+    check_features(
+        metadata,
+        &[
+            ("llama.expert_count", &[0.0]),
+            ("llama.attention.clamp_kqv", &[0.0]),
+            ("llama.attention.causal", &[1.0]),
+            ("llama.attention.sliding_window", &[0.0]),
+            ("llama.logit_scale", &[0.0, 1.0]),
+        ],
+    )?;
+    check_rope(metadata)
+}
+
+/// Refuses keys that ask for something; each comes with the values that ask for nothing.
+fn check_features(metadata: &Metadata<'_>, features: &[(&'static str, &[f64])]) -> Result<(), FormatError> {
+    for &(key, neutral) in features {
         if let Some(value) = metadata.get(key)
             && !value.number().is_some_and(|value| neutral.contains(&value))
         {
             return Err(FormatError::Feature(key));
         }
     }
-    check_rope(metadata)
+    Ok(())
 }
 
 fn check_rope(metadata: &Metadata<'_>) -> Result<(), FormatError> {
@@ -255,6 +262,11 @@ pub(super) fn vocabulary(bytes: &[u8]) -> Result<Option<GgufVocabulary<'_>>, For
         (None, _) => return Err(FormatError::MissingKey(MODEL)),
     }
     let tokens = tokens.ok_or(FormatError::MissingKey(TOKENS))?;
+    // Texts begin with BOS and are left open.
+    check_features(
+        &metadata,
+        &[("tokenizer.ggml.add_bos_token", &[1.0]), ("tokenizer.ggml.add_eos_token", &[0.0])],
+    )?;
     let parallel = |key, element, expected| match metadata.array(key, element, expected)? {
         Some(array) if array.count != tokens.count => {
             Err(FormatError::Disagree { key, found: array.count, with: TOKENS, expected: tokens.count })
@@ -284,19 +296,35 @@ pub(super) fn name(bytes: &[u8]) -> Option<&str> {
     core::str::from_utf8(name).ok()
 }
 
-/// Names of a layer's tensors, in the order of [`Tape::LAYER`].
-const LAYER_NAMES: [&str; Tape::LAYER.len()] =
-    ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"];
+/// Tensors that are not of a layer.
+const OUTSIDE: [Tensor; 3] =
+    [Tensor::Embedding, Tensor::Norm(Norm::Final), Tensor::Matrix(Matrix::Classifier)];
+
+/// The layer of a tensor that is of one, and its name without that and ".weight".
+const fn parts(tensor: Tensor) -> (Option<usize>, &'static str) {
+    match tensor {
+        Tensor::Embedding => (None, "token_embd"),
+        Tensor::Norm(Norm::Attention(layer)) => (Some(layer), "attn_norm"),
+        Tensor::Matrix(Matrix::Wq(layer)) => (Some(layer), "attn_q"),
+        Tensor::Matrix(Matrix::Wk(layer)) => (Some(layer), "attn_k"),
+        Tensor::Matrix(Matrix::Wv(layer)) => (Some(layer), "attn_v"),
+        Tensor::Matrix(Matrix::Wo(layer)) => (Some(layer), "attn_output"),
+        Tensor::Norm(Norm::FeedForward(layer)) => (Some(layer), "ffn_norm"),
+        Tensor::Matrix(Matrix::W1(layer)) => (Some(layer), "ffn_gate"),
+        Tensor::Matrix(Matrix::W3(layer)) => (Some(layer), "ffn_up"),
+        Tensor::Matrix(Matrix::W2(layer)) => (Some(layer), "ffn_down"),
+        Tensor::Norm(Norm::Final) => (None, "output_norm"),
+        Tensor::Matrix(Matrix::Classifier) => (None, "output"),
+    }
+}
 
 /// The tensor of this name, if a model of this shape has one.
 fn tensor_named(name: &[u8], config: &Config) -> Option<Tensor> {
-    match name {
-        b"token_embd.weight" => return Some(Tensor::Embedding),
-        b"output_norm.weight" => return Some(Tensor::Norm(Norm::Final)),
-        b"output.weight" => return Some(Tensor::Matrix(Matrix::Classifier)),
-        _ => (),
-    }
-    let rest = name.strip_prefix(b"blk.")?;
+    let name = name.strip_suffix(b".weight")?;
+    let is = |part: &[u8], tensor| parts(tensor).1.as_bytes() == part;
+    let Some(rest) = name.strip_prefix(b"blk.") else {
+        return OUTSIDE.into_iter().find(|&tensor| is(name, tensor));
+    };
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (number, part) = rest.split_at(digits);
     // One spelling for each layer: a second one would be a second tensor.
@@ -304,9 +332,9 @@ fn tensor_named(name: &[u8], config: &Config) -> Option<Tensor> {
         return None;
     }
     let layer: usize = core::str::from_utf8(number).ok()?.parse().ok()?;
-    let part = part.strip_prefix(b".")?.strip_suffix(b".weight")?;
-    let place = LAYER_NAMES.iter().position(|known| known.as_bytes() == part)?;
-    (layer < config.n_layers).then(|| Tape::LAYER[place](layer))
+    let part = part.strip_prefix(b".")?;
+    let tensor = Tape::LAYER.into_iter().map(|tensor| tensor(layer)).find(|&tensor| is(part, tensor));
+    tensor.filter(|_| layer < config.n_layers)
 }
 
 /// A tensor by the name that it has in GGUF.
@@ -318,21 +346,10 @@ pub struct TensorName(
 
 impl fmt::Display for TensorName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (layer, part) = match self.0 {
-            Tensor::Embedding => return f.write_str("token_embd.weight"),
-            Tensor::Norm(Norm::Final) => return f.write_str("output_norm.weight"),
-            Tensor::Matrix(Matrix::Classifier) => return f.write_str("output.weight"),
-            Tensor::Norm(Norm::Attention(layer)) => (layer, "attn_norm"),
-            Tensor::Norm(Norm::FeedForward(layer)) => (layer, "ffn_norm"),
-            Tensor::Matrix(Matrix::Wq(layer)) => (layer, "attn_q"),
-            Tensor::Matrix(Matrix::Wk(layer)) => (layer, "attn_k"),
-            Tensor::Matrix(Matrix::Wv(layer)) => (layer, "attn_v"),
-            Tensor::Matrix(Matrix::Wo(layer)) => (layer, "attn_output"),
-            Tensor::Matrix(Matrix::W1(layer)) => (layer, "ffn_gate"),
-            Tensor::Matrix(Matrix::W3(layer)) => (layer, "ffn_up"),
-            Tensor::Matrix(Matrix::W2(layer)) => (layer, "ffn_down"),
-        };
-        write!(f, "blk.{layer}.{part}.weight")
+        match parts(self.0) {
+            (Some(layer), part) => write!(f, "blk.{layer}.{part}.weight"),
+            (None, part) => write!(f, "{part}.weight"),
+        }
     }
 }
 
@@ -419,7 +436,11 @@ mod tests {
             "blk.12.attn_q.weight",
             "blk.99999999999999999999999.attn_q.weight",
             "blk.0.ffn_gate_exps.weight",
+            "blk.0.output.weight",
+            "blk.0.token_embd.weight",
+            "attn_q.weight",
             "token_embd",
+            ".weight",
             "rope_freqs.weight",
         ] {
             assert_eq!(tensor_named(name.as_bytes(), &CONFIG), None, "{name}");

@@ -5,7 +5,7 @@ use super::{FormatError, Kind, Name};
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 
 /// What is read of the metadata. Every other key is skipped.
-pub(super) const KEYS: [&str; 32] = [
+pub(super) const KEYS: [&str; 34] = [
     "general.architecture",
     "general.name",
     "general.alignment",
@@ -38,6 +38,8 @@ pub(super) const KEYS: [&str; 32] = [
     "tokenizer.ggml.eos_token_id",
     "tokenizer.ggml.unknown_token_id",
     "tokenizer.ggml.add_space_prefix",
+    "tokenizer.ggml.add_bos_token",
+    "tokenizer.ggml.add_eos_token",
 ];
 
 /// A file read from front to back; nothing is taken beyond its end.

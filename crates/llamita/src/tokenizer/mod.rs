@@ -75,14 +75,17 @@ impl<'a> Tokenizer<'a> {
     ///
     /// A token may be a part of a character only: [`Utf8Stream`] gathers whole ones. The space that
     /// encoding put before the text is dropped again after BOS. Control tokens, and numbers that are no
-    /// token, have no text; the unknown token is " ⁇ ", as in SentencePiece.
+    /// token, have no text. The unknown token is " ⁇ ", as in SentencePiece, or for a tokenizer.bin its piece
+    /// "<unk>", as in llama2.c.
     pub fn decode(&self, previous: u32, token: u32) -> Decoded<'a> {
         let pieces = &self.table.pieces;
         let decoded = match pieces.kind(token) {
             Kind::Text | Kind::Unused => Decoded::new(pieces.bytes(token), pieces.marked),
             Kind::Byte(byte) => Decoded::byte(byte),
             Kind::Control => Decoded::new(&[], false),
-            Kind::Unknown => Decoded::new(" \u{2047} ".as_bytes(), false),
+            // A tokenizer.bin, whose spaces are not marked, says what llama2.c prints.
+            Kind::Unknown if pieces.marked => Decoded::new(" \u{2047} ".as_bytes(), false),
+            Kind::Unknown => Decoded::new(pieces.bytes(token), false),
         };
         if self.add_space_prefix && previous == self.bos { decoded.without_leading_space() } else { decoded }
     }
@@ -318,6 +321,19 @@ mod tests {
         let pieces = [(" ", 0.0), ("a", 0.0), ("b", 0.0), ("a ", -2.0), ("a b", -1.0), ("  ", -3.0)];
         check(&pieces, "a b", &[1, 259, 263]);
         check(&pieces, "   b", &[1, 264, 264, 261]);
+    }
+
+    #[test]
+    fn the_unknown_token_of_a_bin_is_its_piece_as_in_llama2c() {
+        let bytes = bin(&[(" ", 0.0), ("a", 0.0)]);
+        let count = Tokenizer::count_bin(&bytes).unwrap();
+        let mut index = vec![0; Tokenizer::index_len(count)];
+        let tokenizer = Tokenizer::from_bin(&bytes, count, &mut index).unwrap();
+        assert_eq!(decode(&tokenizer, &[1, 260, 0, 259, 0]), b"a<unk> <unk>");
+        assert_eq!(decode(&tokenizer, &[1, 0]), b"<unk>");
+        // The marks of begin and end have pieces too, but a text ends before either is printed.
+        assert_eq!(decode(&tokenizer, &[260, 1, 2]), b"");
+        assert_eq!(tokenizer.piece(2), b"\n</s>\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::io::Write;
 use std::path::PathBuf;
 
 /// The place of a file of the reference data; `None`, with a message, where there is none. CI must have it.
@@ -9,7 +10,9 @@ pub fn path(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("LLAMITA_TEST_DATA");
     if folder.is_none() {
         assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "LLAMITA_TEST_DATA is not set");
-        println!("skipped: set LLAMITA_TEST_DATA to a folder with {name} (see CONTRIBUTING.md)");
+        // What is printed with `println!` is not shown of a test that passes.
+        let note = "set LLAMITA_TEST_DATA to a folder with";
+        writeln!(std::io::stderr(), "skipped: {note} {name} (see CONTRIBUTING.md)").unwrap();
     }
     folder.map(|folder| PathBuf::from(folder).join(name))
 }

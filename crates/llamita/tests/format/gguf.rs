@@ -158,6 +158,8 @@ fn other_models_are_refused() {
         ("llama.attention.causal", Value::bool(false)),
         ("llama.attention.sliding_window", Value::u32(4096)),
         ("llama.logit_scale", Value::f32(0.5)),
+        ("tokenizer.ggml.add_bos_token", Value::bool(false)),
+        ("tokenizer.ggml.add_eos_token", Value::bool(true)),
     ] {
         assert_eq!(
             set(key, value),
@@ -175,7 +177,9 @@ fn other_models_are_refused() {
         .set("llama.rope.scaling.factor", Value::f32(8.0))
         .set("llama.expert_count", Value::u32(0))
         .set("llama.attention.causal", Value::bool(true))
-        .set("llama.logit_scale", Value::f32(1.0));
+        .set("llama.logit_scale", Value::f32(1.0))
+        .set("tokenizer.ggml.add_bos_token", Value::bool(true))
+        .set("tokenizer.ggml.add_eos_token", Value::bool(false));
     load(&plain.bytes()).unwrap();
 }
 
@@ -268,6 +272,24 @@ fn metadata_are_checked() {
              the file is damaged, or the model is not one that llamita runs",
             usize::MAX
         )
+    );
+    // Products with such a size would overflow.
+    for size in [1 << 62, 1 << 40, (1 << 24) + 2] {
+        assert_eq!(
+            refused(|file| {
+                file.set("llama.attention.key_length", Value::u64(size))
+                    .set("llama.attention.value_length", Value::u64(size));
+            }),
+            format!(
+                "head_size is {size}, expected at most 16777216: \
+                 the file is damaged, or the model is not one that llamita runs"
+            )
+        );
+    }
+    assert_eq!(
+        set("llama.attention.key_length", Value::u64(1 << 24)),
+        "n_heads * head_size is 67108864, expected at most 16777216: \
+         the file is damaged, or the model is not one that llamita runs"
     );
     assert_eq!(
         set("llama.attention.head_count", Value::u32(0)),

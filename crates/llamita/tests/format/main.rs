@@ -7,10 +7,11 @@ mod gguf;
 mod llama2c;
 
 use builder::{CONFIG, Gguf, SHARED, damage, tensors, v0, v1};
+use llamita::Resident;
 use llamita::config::Config;
 use llamita::format::{FormatError, Kind, Model};
 use llamita::tokenizer::GgufVocabulary;
-use llamita::weights::{Entry, Format, Tape, Tensor};
+use llamita::weights::{Entry, Format, Tape};
 use proptest::prelude::*;
 
 /// Everything that reading a file does.
@@ -68,6 +69,18 @@ fn good_files_are_read() {
     }
 }
 
+/// What is said of weights whose file begins `at` bytes into aligned memory and has `len` bytes there,
+/// with the tape of the whole file.
+fn not_resident(bytes: &[u8], at: usize, len: usize) -> Option<String> {
+    let model = Model::read(bytes).unwrap();
+    let mut entries = vec![Entry::EMPTY; Tape::len(model.config())];
+    let tape = model.tape(&mut entries).unwrap();
+    let mut words = vec![0_u64; bytes.len() / 8 + 2];
+    let memory = &mut zerocopy::IntoBytes::as_mut_bytes(&mut words[..])[at..];
+    memory[..bytes.len()].copy_from_slice(bytes);
+    Resident::new(tape, &memory[..len]).err().map(|error| error.to_string())
+}
+
 #[test]
 fn tape_wants_its_memory() {
     let bytes = v1(&CONFIG);
@@ -78,12 +91,49 @@ fn tape_wants_its_memory() {
 
 #[test]
 fn weights_want_aligned_memory() {
-    let error = FormatError::MemoryAlignment { tensor: Tensor::Embedding, alignment: 4 };
-    assert_eq!(
-        error.to_string(),
-        "tensor token_embd.weight is not at a multiple of 4 in memory: \
-         map the file, or read it into memory that is aligned to 64 bytes"
-    );
+    let mut halves = Gguf::new(&CONFIG);
+    halves.halve("token_embd.weight", 1, 0x3c00);
+    for (bytes, tensor, alignment) in [
+        (v0(&CONFIG), "token_embd.weight", 4),
+        (Gguf::new(&CONFIG).bytes(), "token_embd.weight", 4),
+        (halves.bytes(), "token_embd.weight", 2),
+    ] {
+        assert_eq!(not_resident(&bytes, 0, bytes.len()), None);
+        assert_eq!(not_resident(&bytes, 4, bytes.len()), None);
+        let text = format!(
+            "tensor {tensor} is not at a multiple of {alignment} in memory: \
+             map the file, or read it into memory that is aligned to 64 bytes"
+        );
+        assert_eq!(not_resident(&bytes, 1, bytes.len()), Some(text));
+    }
+    // Halves are content with less, until floats come.
+    let text = not_resident(&halves.bytes(), 2, halves.bytes().len()).unwrap();
+    assert!(text.starts_with("tensor blk.0.attn_norm.weight is not at a multiple of 4 in memory"), "{text}");
+}
+
+#[test]
+fn weights_want_the_file_of_their_tape() {
+    for (bytes, last) in [
+        (v0(&CONFIG), "output.weight"),
+        (v0(&SHARED), "output_norm.weight"),
+        (Gguf::new(&CONFIG).bytes(), "output.weight"),
+    ] {
+        let end = load(&bytes).unwrap();
+        let shared = usize::from(end.0.shared_classifier);
+        let entry = end.1[end.1.len() - 1 - shared];
+        let end =
+            entry.offset as usize + 4 * if shared == 1 { CONFIG.dim } else { CONFIG.dim * CONFIG.vocab_size };
+        assert_eq!(not_resident(&bytes, 0, end), None);
+        for len in [end - 1, end - 4] {
+            let text = format!(
+                "the file is {len} bytes, its tensor {last} ends at {end}: \
+                 it is truncated or damaged, copy or download it again"
+            );
+            assert_eq!(not_resident(&bytes, 0, len), Some(text));
+        }
+        let text = not_resident(&bytes, 0, 0).unwrap();
+        assert!(text.starts_with("the file is 0 bytes, its tensor token_embd.weight ends at "), "{text}");
+    }
 }
 
 #[test]

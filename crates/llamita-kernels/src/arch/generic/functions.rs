@@ -5,6 +5,22 @@ use crate::LANES;
 use crate::scalar::MASS_LANES;
 use crate::scalar::exp_constants::{HIGH, LN2, LOW, MAGIC, POLYNOMIAL};
 
+/// See [`crate::Kernels::dot`].
+#[inline(always)]
+pub(crate) unsafe fn dot<V: Vector>(a: &[f32], b: &[f32]) -> f32 {
+    // SAFETY: The caller promises the unit; loads stay inside the slices, of one length.
+    unsafe {
+        let (p, b) = (a.as_ptr(), b.as_ptr());
+        let mut lanes = V::splat(0.0);
+        for_vectors!(
+            a.len(),
+            |i| lanes = lanes.add_product(V::load(p.add(i)), V::load(b.add(i))),
+            |i, rest| lanes = lanes.add_product(V::load_first(p.add(i), rest), V::load_first(b.add(i), rest))
+        );
+        sum(lanes)
+    }
+}
+
 /// See [`crate::Kernels::sum_of_squares`].
 #[inline(always)]
 pub(crate) unsafe fn sum_of_squares<V: Vector>(x: &[f32]) -> f32 {
@@ -30,7 +46,6 @@ pub(crate) unsafe fn sum_of_squares<V: Vector>(x: &[f32]) -> f32 {
 /// See [`crate::Kernels::scale`].
 #[inline(always)]
 pub(crate) unsafe fn scale<V: Vector>(x: &[f32], scale: f32, weight: &[f32], out: &mut [f32]) {
-    assert!(x.len() == out.len() && weight.len() == out.len(), "operands of one length");
     // SAFETY: The caller promises the unit; loads and stores stay inside the slices, of one length.
     unsafe {
         let (x, weight, to, factor) = (x.as_ptr(), weight.as_ptr(), out.as_mut_ptr(), V::splat(scale));
@@ -131,7 +146,6 @@ pub(crate) unsafe fn softmax<V: Vector>(x: &mut [f32]) -> f32 {
 /// See [`crate::Kernels::swiglu`].
 #[inline(always)]
 pub(crate) unsafe fn swiglu<V: Vector>(gate: &mut [f32], up: &[f32]) {
-    assert_eq!(gate.len(), up.len(), "operands of one length");
     /// The product for one vector.
     #[inline(always)]
     unsafe fn one<V: Vector>(gate: V, up: V) -> V {
@@ -160,10 +174,6 @@ pub(crate) unsafe fn swiglu<V: Vector>(gate: &mut [f32], up: &[f32]) {
 /// See [`crate::Kernels::rope`].
 #[inline(always)]
 pub(crate) unsafe fn rope<V: Vector>(x: &mut [f32], cos: &[f32], sin: &[f32]) {
-    assert!(
-        cos.len() == x.len() && sin.len() == x.len() && x.len().is_multiple_of(2),
-        "pairs and a factor for each"
-    );
     /// The rotation of one vector.
     #[inline(always)]
     unsafe fn one<V: Vector>(x: V, cos: V, sin: V) -> V {
@@ -200,12 +210,9 @@ pub(crate) unsafe fn attention<V: Vector>(
 ) {
     let head_size = q.len();
     let blocks = len.div_ceil(LANES);
-    let cached = blocks * head_size * LANES;
-    assert!(keys.len() >= cached && values.len() >= cached, "keys and values of {len} positions");
-    assert!(out.len() == head_size, "an output for each element of the query");
     let scores = &mut scores[..blocks * LANES];
     // SAFETY: The caller promises the unit; `keys` and `values` hold `blocks` blocks of `head_size` vectors,
-    // `scores` as many vectors, as asserted.
+    // `scores` as many vectors, as `Kernels` asserts.
     unsafe {
         let to = scores.as_mut_ptr();
         let mut block = 0;

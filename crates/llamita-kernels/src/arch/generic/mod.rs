@@ -95,7 +95,8 @@ mod matmul;
 pub(crate) use functions::*;
 pub(crate) use matmul::matmul;
 
-/// The kernels of a unit: safe functions of a value that proves that the CPU has it.
+/// The kernels of a unit, as functions of a value that proves that the CPU has it. They trust their one caller,
+/// `kernels.rs`, to have checked the lengths.
 macro_rules! kernels {
     ($unit:ty, $vector:ty, $features:literal, {
         $(fn $name:ident($($arg:ident: $ty:ty),*) $(-> $result:ty)?;)*
@@ -107,7 +108,7 @@ macro_rules! kernels {
                     // SAFETY: The features that the vector's methods need are those enabled here.
                     unsafe { crate::arch::generic::$name::<$vector>($($arg),*) }
                 }
-                // SAFETY: `self` exists only where the CPU has these features.
+                // SAFETY: `self` exists only where the CPU has these features; `Kernels` checked the lengths.
                 unsafe { with_unit($($arg),*) }
             })*
         }
@@ -115,6 +116,7 @@ macro_rules! kernels {
     ($unit:ty, $vector:ty, $features:literal) => {
         kernels!($unit, $vector, $features, {
             fn matmul(w: crate::Rows<'_>, x: &[f32], out: crate::Panel<'_>, add: bool);
+            fn dot(a: &[f32], b: &[f32]) -> f32;
             fn sum_of_squares(x: &[f32]) -> f32;
             fn scale(x: &[f32], scale: f32, weight: &[f32], out: &mut [f32]);
             fn max(x: &[f32]) -> f32;
