@@ -42,6 +42,15 @@ pub fn positive(text: &str) -> std::result::Result<usize, String> {
     }
 }
 
+/// As many threads as a team can have.
+const MAX_THREADS: usize = 16;
+
+/// A number of threads.
+fn thread_count(text: &str) -> std::result::Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=MAX_THREADS).contains(count));
+    count.ok_or_else(|| format!("expected a whole number, 1 to {MAX_THREADS}"))
+}
+
 /// The model, as commands take it that work on nothing else.
 #[derive(clap::Args)]
 pub struct ModelArgument {
@@ -93,8 +102,8 @@ impl TokenizerArgument {
 /// How many threads compute.
 #[derive(clap::Args)]
 pub struct ThreadsArgument {
-    /// Threads to compute with, 16 at most [default: 1 for tiny models, else one for each core]
-    #[arg(long = "threads", value_name = "N", value_parser = positive)]
+    /// Threads to compute with, 1 to 16 [default: 1 for tiny models, else one for each core]
+    #[arg(long = "threads", value_name = "N", value_parser = thread_count)]
     count: Option<usize>,
 }
 
@@ -157,6 +166,17 @@ mod tests {
         assert_eq!(positive("16"), Ok(16));
         for text in ["0", "-1", "1.5", "", "many", "99999999999999999999999"] {
             assert!(positive(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_team_has_room_for_every_thread_that_can_be_asked_for() {
+        assert_eq!(thread_count("1"), Ok(1));
+        assert_eq!(thread_count("16"), Ok(MAX_THREADS));
+        assert_eq!(llamita_kernels::Threads::new(MAX_THREADS).unwrap().members(), MAX_THREADS);
+        assert_eq!(llamita_kernels::Threads::new(MAX_THREADS + 1).unwrap().members(), MAX_THREADS);
+        for text in ["0", "17", "-1", "1.5", "", "many", "99999999999999999999999"] {
+            assert!(thread_count(text).unwrap_err().contains("1 to 16"), "{text}");
         }
     }
 

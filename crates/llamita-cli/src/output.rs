@@ -28,10 +28,13 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", one_line(text));
 }
 
-/// Text without control characters, but for newlines and tabs: a model, or the author of its file, could
-/// write escape sequences with them.
+/// Text without control characters, but for those that are white space, which llama2.c prints too: a model,
+/// or the author of its file, could write escape sequences with the others.
+///
+/// This does not depend on where standard output goes: what is piped or saved may end in a terminal as well.
 fn harmless(text: &str) -> Cow<'_, str> {
-    let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+    // Tab, newline, vertical tab, form feed and carriage return: the white space of C.
+    let harmful = |c: char| c.is_control() && !matches!(c, '\t'..='\r');
     if text.contains(harmful) { text.replace(harmful, "").into() } else { text.into() }
 }
 
@@ -99,8 +102,9 @@ mod tests {
 
     #[test]
     fn escape_sequences_do_not_reach_the_terminal() {
-        assert_eq!(harmless("a\n\tb é\u{2028}"), "a\n\tb é\u{2028}");
-        assert_eq!(harmless("\x1b[2Ja\x07\r\u{9b}31mb\0\x7f"), "[2Ja31mb");
+        let space = "a\t\n\x0b\x0c\rb é\u{2028}";
+        assert_eq!(harmless(space), space);
+        assert_eq!(harmless("\x1b[2Ja\x07\x08\r\x0e\u{85}\u{9b}31mb\0\x7f"), "[2Ja\r31mb");
     }
 
     #[test]

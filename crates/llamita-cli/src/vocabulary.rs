@@ -66,6 +66,11 @@ impl<'f> Vocabulary<'f> {
     }
 }
 
+/// Bytes of the index of a vocabulary with this many tokens.
+pub fn index_bytes(vocab_size: usize) -> u64 {
+    4 * Tokenizer::index_len(vocab_size) as u64
+}
+
 /// A text's tokens, BOS first.
 pub fn encode(tokenizer: &Tokenizer<'_>, text: &str) -> Result<Vec<u32>> {
     let mut scratch = vec![Work::EMPTY; Tokenizer::scratch_len(text.len())];

@@ -12,10 +12,10 @@ const HUGE_PAGE: usize = 2 << 20;
 
 /// Maps the first `len` bytes of a file, to be read only.
 pub(crate) fn map(file: &File, len: usize) -> io::Result<Mmap> {
-    // SAFETY: The map is only read. That nobody changes the file meanwhile is what every reader of a mapped
-    // file has to ask of its user, and `ModelFile` does. What a change can do is bounded: offsets and sizes
-    // are copied out of the header and checked before tensors are used, any bits are valid as weights, and a
-    // file cut short stops the process with SIGBUS.
+    // SAFETY: The map is private to us and only read, so nothing in this program changes the bytes. That no
+    // other program changes the file meanwhile cannot be checked or prevented here: like every user of file
+    // maps we assume it, and `ModelFile` says so. The assumption is needed: the bytes are lent as a slice,
+    // which must not change, and names and tokens as text that was found to be UTF-8 once.
     unsafe { MmapOptions::new().len(len).map(file) }
 }
 

@@ -17,8 +17,8 @@ pub enum Placement {
     /// The file, mapped: no time to load, and processes share the memory.
     Mapped,
     /// A copy in memory of huge pages, with the tensors at multiples of 64 bytes. Reading all of it for every
-    /// token is faster than from a map, and the file may change meanwhile. Where the system has no huge pages
-    /// it is an aligned copy.
+    /// token is faster than from a map, and the file may change once it is open. Where the system has no
+    /// huge pages it is an aligned copy.
     HugePages,
 }
 
@@ -33,10 +33,12 @@ const COPY_FROM: u64 = 4 << 20;
 /// The tensors of every kind of model file that llamita reads are aligned to their numbers in it.
 ///
 /// # While a file is mapped
-/// it must not change: an engine that uses it would compute with whatever it then finds. If someone makes it
-/// shorter, the system ends the process with SIGBUS at the next use of what is gone. To replace a model file
-/// that may be in use, write the new one under another name and rename it. With [`Placement::HugePages`] the
-/// file is only used while it is opened.
+/// nobody may change it. No program can check this or prevent it; llamita assumes it, like every user of file
+/// maps. The bytes are lent as a slice, and text among them as `str`: where these change although Rust takes
+/// them not to, the behaviour is undefined. If someone makes the file shorter, the system ends the process
+/// with SIGBUS at the next use of what is gone. To replace a model file that may be in use, write the new one
+/// under another name and rename it. Where that cannot be relied on, use [`Placement::HugePages`], which only
+/// reads the file while it is opened; [`Placement::Auto`] may map it.
 #[derive(Debug)]
 pub struct ModelFile {
     memory: Mmap,
@@ -80,7 +82,7 @@ impl ModelFile {
         let len = usize::try_from(bytes).ok().filter(|&len| len <= isize::MAX as usize);
         let len = len.ok_or(Reason::TooLarge(bytes))?;
 
-        let pays = || bytes >= COPY_FROM && huge_pages_exist() && available().is_some_and(|b| bytes <= b / 4);
+        let pays = || bytes >= COPY_FROM && huge_pages_exist() && available(Path::new("/")).is_some_and(|b| bytes <= b / 4);
         match placement {
             Placement::Mapped => Self::mapped(&file, len),
             Placement::HugePages => Self::copied(&mut file, len),
@@ -135,11 +137,17 @@ fn huge_pages_exist() -> bool {
             .is_ok_and(|setting| !setting.contains("[never]"))
 }
 
-/// Memory that could be had without taking it from others, in bytes.
-fn available() -> Option<u64> {
-    let table = fs::read_to_string("/proc/meminfo").ok()?;
+/// Memory that could be had without taking it from others, in bytes, on the system whose files are under
+/// `root`.
+fn available(root: &Path) -> Option<u64> {
+    let table = fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let kibibytes = table.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    kibibytes.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
+    let free = kibibytes.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)?;
+    // That is the whole machine's. A container may have less, and what goes beyond its limit is killed:
+    // control groups of version 2 and of version 1. One that is not limited says "max", or a huge number.
+    let limits = ["sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limits = limits.iter().filter_map(|file| fs::read_to_string(root.join(file)).ok()?.trim().parse().ok());
+    limits.chain([free]).min()
 }
 
 #[cfg(test)]
@@ -216,6 +224,29 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn the_available_memory_is_known() {
-        assert!(available().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(available(Path::new("/")).is_some_and(|bytes| bytes > 1 << 20));
+    }
+
+    #[test]
+    fn a_container_has_no_more_memory_than_its_limit() {
+        let root = std::env::temp_dir().join(format!("llamita-storage-{}-root", std::process::id()));
+        let write = |name: &str, text: &str| {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        assert_eq!(available(&root), None);
+        write("proc/meminfo", "MemTotal:       32000000 kB\nMemAvailable:   16000000 kB\n");
+        assert_eq!(available(&root), Some(16_384_000_000));
+        write("sys/fs/cgroup/memory.max", "max\n");
+        assert_eq!(available(&root), Some(16_384_000_000));
+        write("sys/fs/cgroup/memory.max", "1073741824\n");
+        assert_eq!(available(&root), Some(1 << 30));
+        write("sys/fs/cgroup/memory.max", "34359738368\n");
+        write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+        assert_eq!(available(&root), Some(16_384_000_000));
+        write("sys/fs/cgroup/memory/memory.limit_in_bytes", "536870912\n");
+        assert_eq!(available(&root), Some(1 << 29));
+        fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -30,7 +30,7 @@ const GREEDY: Settings = Settings { temperature: 0.0, top_k: 0, top_p: 0.9, min_
 const CAPACITY: Capacity = Capacity { context: 32, batch: 4, logits: 1 };
 /// No token of the vocabulary.
 const NEVER: u32 = u32::MAX;
-/// A room for tokens that no context fills.
+/// Room for more tokens than the context has.
 const ROOMY: usize = 99;
 
 /// Calls `f` with an engine on these weights.
@@ -55,7 +55,7 @@ fn with_text<W: Weights, R>(
 ) -> R {
     with_engine(weights, capacity, |engine| {
         let mut sampler = Sampler::new(GREEDY, 1).unwrap();
-        // What lies behind the prompt must not matter.
+        // What the room holds after the prompt must not matter.
         let mut tokens = vec![NEVER; room];
         tokens[..prompt.len()].copy_from_slice(prompt);
         f(Generation::new(engine, &mut sampler, &mut tokens, prompt.len(), ends).unwrap())
@@ -98,7 +98,7 @@ fn prompt(len: usize) -> Vec<u32> {
     (0..len as u32).map(|i| (1 + i * 7919) % CONFIG.vocab_size as u32).collect()
 }
 
-/// A model, and a token that its greedy text has first at this index of the continuation.
+/// A model, its greedy text after three tokens, and an index of that at which is a token for the first time.
 fn model_and_token() -> (File, Vec<u32>, usize) {
     let file = random_model(&CONFIG);
     let (text, stop) = continuation(&file, &prompt(3), 20, [NEVER; 2]);

@@ -121,20 +121,21 @@ pub fn run(options: &Options) -> Result<()> {
     let threads = options.threads.count(model.bytes_per_token()?);
     let mut engine = model.engine(capacity, &mut memory, threads)?;
 
+    let refuse = |error| Error::file(&file.path, error);
     // The first passes bring weights and memory to where the others find them.
-    measure(&mut engine, options.prompt_tokens, 1)?;
-    measure(&mut engine, DECODE_PROMPT, 2)?;
+    measure(&mut engine, options.prompt_tokens, 1).map_err(refuse)?;
+    measure(&mut engine, DECODE_PROMPT, 2).map_err(refuse)?;
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for _ in 0..options.repeat {
-        let (seconds, _) = measure(&mut engine, options.prompt_tokens, 1)?;
+        let (seconds, _) = measure(&mut engine, options.prompt_tokens, 1).map_err(refuse)?;
         prefill.push(options.prompt_tokens as f64 / seconds);
-        let (_, seconds) = measure(&mut engine, DECODE_PROMPT, options.tokens + 1)?;
+        let (_, seconds) = measure(&mut engine, DECODE_PROMPT, options.tokens + 1).map_err(refuse)?;
         decode.push(options.tokens as f64 / seconds);
     }
-    let prefill_times = profile(&mut engine, options.prompt_tokens, 1)?;
+    let prefill_times = profile(&mut engine, options.prompt_tokens, 1).map_err(refuse)?;
     // Of the tokens after the first alone.
-    let begin = profile(&mut engine, DECODE_PROMPT, 1)?;
-    let mut decode_times = profile(&mut engine, DECODE_PROMPT, options.tokens + 1)?;
+    let begin = profile(&mut engine, DECODE_PROMPT, 1).map_err(refuse)?;
+    let mut decode_times = profile(&mut engine, DECODE_PROMPT, options.tokens + 1).map_err(refuse)?;
     for (time, begin) in decode_times.iter_mut().zip(begin) {
         *time = time.saturating_sub(begin);
     }
@@ -182,7 +183,7 @@ fn capacity(options: &Options, model: &LoadedModel<'_>) -> Result<Capacity> {
 }
 
 /// Generates tokens after a random prompt; returns the seconds up to the first new token, and after it.
-fn measure(engine: &mut HostEngine<'_>, prompt: usize, new: usize) -> Result<(f64, f64)> {
+fn measure(engine: &mut HostEngine<'_>, prompt: usize, new: usize) -> Result<(f64, f64), EngineError> {
     let mut tokens = random_tokens(engine.config().vocab_size, prompt);
     tokens.resize(prompt + new, 0);
     let mut sampler = Sampler::new(Settings::default(), SEED).map_err(Error::failure)?;
@@ -214,7 +215,7 @@ const WAITING: usize = Stage::ALL.len();
 
 /// Where the time of a measurement goes. Reading the clock so often takes time of its own: the rates come
 /// from other passes.
-fn profile(engine: &mut HostEngine<'_>, prompt: usize, new: usize) -> Result<Profiled> {
+fn profile(engine: &mut HostEngine<'_>, prompt: usize, new: usize) -> Result<Profiled, EngineError> {
     engine.profile = Profile::with_clock(nanoseconds);
     let waited = engine.team().waited();
     measure(engine, prompt, new)?;

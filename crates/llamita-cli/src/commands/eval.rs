@@ -75,12 +75,20 @@ pub fn run(options: &Options) -> Result<()> {
     let model = LoadedModel::read(&file)?;
     let mut vocabulary = Vocabulary::find(&model, options.tokenizer.path())?;
     let tokenizer = vocabulary.tokenizer()?;
-    let text = File::open(&options.text, Placement::Mapped)?;
+    // A copy, since it has to stay the UTF-8 that it is found to be, and texts are edited.
+    let text = File::open(&options.text, Placement::HugePages)?;
     let text = options::utf8(text.content.bytes(), &text.path.display().to_string())?;
 
     let limit = load::context(model.config(), options.context, model.config().seq_len)?;
     if limit < 2 {
-        return Err(Error::usage("--context is 1, expected 2 or more: BOS alone predicts nothing"));
+        return Err(match options.context {
+            Some(_) => Error::usage("--context is 1, expected 2 or more: BOS alone predicts nothing"),
+            None => Error::file(
+                &file.path,
+                "the model's context is 1 token, expected 2 or more: BOS alone predicts nothing, use another \
+                 model",
+            ),
+        });
     }
     let mut stories = encode(&tokenizer, text, options.limit.unwrap_or(usize::MAX))?;
     if stories.is_empty() {
@@ -89,6 +97,15 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let cut = stories.iter().filter(|story| story.len() > limit).count();
     stories.iter_mut().for_each(|story| story.truncate(limit));
+    let pairs = stories.iter().flat_map(|story| story.windows(2));
+    let bytes = pairs.flat_map(|pair| tokenizer.decode(pair[0], pair[1])).flatten().count();
+    if bytes == 0 {
+        let message = format!(
+            "its stories, cut to {limit} tokens, have no bytes to predict, expected 1 or more: use a longer \
+             --context or another text"
+        );
+        return Err(Error::file(&options.text, message));
+    }
 
     // No story needs a longer cache than this.
     let context = stories.iter().map(Vec::len).max().unwrap_or(limit);
@@ -98,11 +115,10 @@ pub fn run(options: &Options) -> Result<()> {
     let mut engine = model.engine(capacity, &mut memory, threads)?;
 
     let (start, progress) = (Instant::now(), progress_bar(stories.len())?);
-    let (mut nll, mut tokens, mut bytes) = (0.0, 0, 0);
+    let (mut nll, mut tokens) = (0.0, 0);
     for story in &stories {
-        nll += story_nll(&mut engine, story)?;
+        nll += story_nll(&mut engine, story).map_err(|error| Error::file(&file.path, error))?;
         tokens += story.len() - 1;
-        bytes += story.windows(2).flat_map(|pair| tokenizer.decode(pair[0], pair[1])).flatten().count();
         let speed = rate_text(rate(tokens, start.elapsed().as_secs_f64()), "tok/s");
         progress.set_message(format!("{:.4} nats/token, {speed}", nll / tokens as f64));
         progress.inc(1);

@@ -10,7 +10,7 @@ use crate::load::{self, File, LoadedModel};
 use crate::options::{ModelArgument, TokenizerArgument, positive};
 use crate::output::{self, Table, list};
 use crate::units::{bytes, grouped};
-use crate::vocabulary::Vocabulary;
+use crate::vocabulary::{self, Vocabulary};
 
 /// Show what a model file holds, and what it takes to run it
 #[derive(clap::Args)]
@@ -36,6 +36,8 @@ pub struct Options {
 struct Report {
     path: String,
     kind: String,
+    /// The engine knows one, and refuses files of others.
+    architecture: &'static str,
     name: Option<String>,
     file_bytes: u64,
     shape: Shape,
@@ -84,6 +86,7 @@ struct Memory {
     logits: u64,
     activations: u64,
     state: u64,
+    tokenizer_index: u64,
     weights: u64,
     total: u64,
 }
@@ -113,6 +116,7 @@ pub fn run(options: &Options) -> Result<()> {
     let report = Report {
         path: file.path.display().to_string(),
         kind: model.kind().to_string(),
+        architecture: "llama",
         name: model.header.name().map(str::to_owned),
         file_bytes: file.len(),
         shape: shape(&config),
@@ -202,6 +206,7 @@ fn memory(config: &Config, file: &File, context: usize) -> Result<Memory> {
     let state = 4 * state_len(config, capacity)? as u64;
     let key_value_cache = 4 * load::cache_len(config, context);
     let logits = 4 * (capacity.logits * config.vocab_size) as u64;
+    let tokenizer_index = vocabulary::index_bytes(config.vocab_size);
     let weights = file.len();
     Ok(Memory {
         context,
@@ -210,8 +215,9 @@ fn memory(config: &Config, file: &File, context: usize) -> Result<Memory> {
         logits,
         activations: state - key_value_cache - logits,
         state,
+        tokenizer_index,
         weights,
-        total: state + weights,
+        total: state + tokenizer_index + weights,
     })
 }
 
@@ -222,6 +228,7 @@ impl Report {
         let mut facts = vec![("file", format!("{}, {}, {}", self.path, self.kind, bytes(self.file_bytes)))];
         facts.extend(self.name.clone().map(|name| ("name", name)));
         facts.extend([
+            ("architecture", self.architecture.to_owned()),
             ("parameters", grouped(self.parameters)),
             ("layers", shape.n_layers.to_string()),
             ("width", format!("{}, feed-forward {}", shape.dim, shape.hidden_dim)),
@@ -255,6 +262,7 @@ impl Report {
             ("key/value cache", memory.key_value_cache),
             ("activations", memory.activations),
             ("logits", memory.logits),
+            ("tokenizer index", memory.tokenizer_index),
             ("weights", memory.weights),
             ("all", memory.total),
         ] {

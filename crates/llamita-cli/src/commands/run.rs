@@ -1,15 +1,16 @@
 //! `llamita run`: a model tells a story.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use llamita::{Config, Generation, Sampler, Settings, Stop, Tokenizer, state_len};
+use llamita::{Config, Generation, Resident, Sampler, Settings, Stop, Tokenizer, state_len};
+use llamita_kernels::Threads;
 use llamita_storage::Placement;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::load::{self, File, HostEngine, LoadedModel};
+use crate::load::{self, File, LoadedModel};
 use crate::options::{self, ThreadsArgument, TokenizerArgument, positive};
 use crate::output;
 use crate::units::{bytes, counted, digits, rate, rate_text};
@@ -38,7 +39,7 @@ pub struct Options {
     max_tokens: Option<usize>,
 
     /// How many tokens the text may have, the prompt's included: what -n means to llama2.c
-    /// [default: 256, or as many more after a longer prompt]
+    /// [default: 256, or 128 more than the prompt has where that is more]
     ///
     /// The text never grows beyond the context.
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -122,10 +123,14 @@ pub fn run(options: &Options) -> Result<()> {
     let mut memory = load::memory(model.config(), capacity)?;
     let threads = options.threads.count(model.bytes_per_token()?);
     let mut engine = model.engine(capacity, &mut memory, threads)?;
-    let story = tell(options, &tokenizer, &mut engine, &mut sampler, &mut tokens, prompt_tokens, start)?;
+    let ends = [tokenizer.bos(), tokenizer.eos()];
+    let generation = Generation::new(&mut engine, &mut sampler, &mut tokens, prompt_tokens, ends);
+    let generation = generation.map_err(|error| Error::file(path, error))?;
+    let story = tell(options, path, &tokenizer, generation, start)?;
 
     let stats = Stats {
         state_bytes: 4 * state_len(model.config(), capacity)? as u64,
+        tokenizer_bytes: vocabulary::index_bytes(model.config().vocab_size),
         weights_bytes: file.len(),
         context,
         batch: capacity.batch,
@@ -149,12 +154,15 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// How many tokens a text may have, after BOS, for a prompt of so many, BOS included: as llama2.c has it, but
+/// a long prompt asks for its continuation all the same.
+fn default_steps(prompt_tokens: usize) -> usize {
+    (prompt_tokens - 1).saturating_add(128).max(256)
+}
+
 /// The context, and the room for tokens, BOS included.
 fn plan(options: &Options, config: &Config, prompt_tokens: usize) -> Result<(usize, usize)> {
-    const DEFAULT_STEPS: usize = 256;
-    // A prompt that is longer than the default asks for its continuation all the same.
-    let longer = if prompt_tokens > DEFAULT_STEPS { prompt_tokens } else { 0 };
-    let steps = options.steps.unwrap_or(DEFAULT_STEPS + longer);
+    let steps = options.steps.unwrap_or(default_steps(prompt_tokens));
     let tokens = match options.max_tokens {
         Some(new) => prompt_tokens.saturating_add(new),
         None => steps.saturating_add(1),
@@ -191,23 +199,20 @@ struct Story {
     stats: Stats,
 }
 
-/// Generates and prints; `tokens` holds the prompt and room for the rest.
+/// Generates and prints, from a text that is the prompt so far; `path` is that of the model.
 fn tell(
     options: &Options,
+    path: &Path,
     tokenizer: &Tokenizer<'_>,
-    engine: &mut HostEngine<'_>,
-    sampler: &mut Sampler,
-    tokens: &mut [u32],
-    prompt_tokens: usize,
+    mut generation: Generation<'_, '_, Resident<'_>, Threads>,
     start: Instant,
 ) -> Result<Story> {
     let print = |text: &str| if options.json { Ok(()) } else { output::print(text) };
-    let (mut text, mut last) = (Text::default(), tokens[prompt_tokens - 1]);
-    for pair in tokens[..prompt_tokens].windows(2) {
+    let prompt = generation.tokens();
+    let (mut text, mut last, prompt_tokens) = (Text::default(), prompt[prompt.len() - 1], prompt.len());
+    for pair in prompt.windows(2) {
         text.push(tokenizer, pair[0], pair[1]);
     }
-    let ends = [tokenizer.bos(), tokenizer.eos()];
-    let mut generation = Generation::new(engine, sampler, tokens, prompt_tokens, ends)?;
     print(text.as_str())?;
     let begin = Instant::now();
     let (mut prefill, mut first_token) = (None, None);
@@ -227,7 +232,7 @@ fn tell(
     let all = begin.elapsed();
     print(text.finish())?;
     print("\n")?;
-    outcome?;
+    outcome.map_err(|error| Error::file(path, error))?;
 
     let new_tokens = generation.tokens().len() - prompt_tokens;
     // A pass for each new token but the first, which is the prompt's, and one that found the end.
@@ -273,6 +278,8 @@ struct Stats {
     /// From the start of the command.
     seconds_to_first_token: Option<f64>,
     state_bytes: u64,
+    /// Of the tokenizer's index.
+    tokenizer_bytes: u64,
     weights_bytes: u64,
     context: usize,
     batch: usize,
@@ -284,15 +291,16 @@ impl Stats {
     fn line(&self, seed: u64) -> String {
         let first = self.seconds_to_first_token.map(|time| format!("{} ms", digits(time * 1e3)));
         format!(
-            "prefill {} ({}), decode {} ({}), first token after {}, memory {} (state {}, weights {}), \
-             seed {seed}, {}, {}",
+            "prefill {} ({}), decode {} ({}), first token after {}, memory {} (state {}, tokenizer {}, \
+             weights {}), seed {seed}, {}, {}",
             rate_text(self.prefill_tokens_per_second, "tok/s"),
             counted(self.prompt_tokens, "token"),
             rate_text(self.decode_tokens_per_second, "tok/s"),
             counted(self.new_tokens, "token"),
             first.as_deref().unwrap_or("-"),
-            bytes(self.state_bytes + self.weights_bytes),
+            bytes(self.state_bytes + self.tokenizer_bytes + self.weights_bytes),
             bytes(self.state_bytes),
+            bytes(self.tokenizer_bytes),
             bytes(self.weights_bytes),
             counted(self.threads, "thread"),
             self.kernels,
@@ -306,4 +314,18 @@ fn seed_of_the_time() -> u64 {
     // Fibonacci hashing brings the digits that change to the top (Knuth, volume 3, 6.4).
     let mixed = (time.as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_prompt_has_room_for_a_continuation() {
+        // BOS is of the prompt's tokens, but not of the steps.
+        let cases = [(1, 256), (128, 256), (129, 256), (130, 257), (256, 383), (257, 384), (258, 385)];
+        for (prompt_tokens, steps) in cases {
+            assert_eq!(default_steps(prompt_tokens), steps, "{prompt_tokens} tokens");
+        }
+    }
 }

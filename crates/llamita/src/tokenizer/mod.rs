@@ -76,7 +76,7 @@ impl<'a> Tokenizer<'a> {
     /// A token may be a part of a character only: [`Utf8Stream`] gathers whole ones. The space that
     /// encoding put before the text is dropped again after BOS. Control tokens, and numbers that are no
     /// token, have no text. The unknown token is " ⁇ ", as in SentencePiece, or for a tokenizer.bin its piece
-    /// "<unk>", as in llama2.c.
+    /// `<unk>`, as in llama2.c.
     pub fn decode(&self, previous: u32, token: u32) -> Decoded<'a> {
         let pieces = &self.table.pieces;
         let decoded = match pieces.kind(token) {

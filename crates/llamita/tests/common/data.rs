@@ -10,9 +10,10 @@ pub fn path(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("LLAMITA_TEST_DATA");
     if folder.is_none() {
         assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "LLAMITA_TEST_DATA is not set");
-        // What is printed with `println!` is not shown of a test that passes.
-        let note = "set LLAMITA_TEST_DATA to a folder with";
-        writeln!(std::io::stderr(), "skipped: {note} {name} (see CONTRIBUTING.md)").unwrap();
+        // Of a test that passes, cargo hides what the macros print.
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "skipped: set LLAMITA_TEST_DATA to a folder with {name} (see CONTRIBUTING.md)")
+            .unwrap();
     }
     folder.map(|folder| PathBuf::from(folder).join(name))
 }

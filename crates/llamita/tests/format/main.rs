@@ -9,9 +9,9 @@ mod llama2c;
 use builder::{CONFIG, Gguf, SHARED, damage, tensors, v0, v1};
 use llamita::Resident;
 use llamita::config::Config;
-use llamita::format::{FormatError, Kind, Model};
+use llamita::format::{FormatError, Kind, Model, TensorName};
 use llamita::tokenizer::GgufVocabulary;
-use llamita::weights::{Entry, Format, Tape};
+use llamita::weights::{Entry, Format, Matrix, Norm, Tape, Tensor};
 use proptest::prelude::*;
 
 /// Everything that reading a file does.
@@ -93,15 +93,11 @@ fn tape_wants_its_memory() {
 fn weights_want_aligned_memory() {
     let mut halves = Gguf::new(&CONFIG);
     halves.halve("token_embd.weight", 1, 0x3c00);
-    for (bytes, tensor, alignment) in [
-        (v0(&CONFIG), "token_embd.weight", 4),
-        (Gguf::new(&CONFIG).bytes(), "token_embd.weight", 4),
-        (halves.bytes(), "token_embd.weight", 2),
-    ] {
+    for (bytes, alignment) in [(v0(&CONFIG), 4), (Gguf::new(&CONFIG).bytes(), 4), (halves.bytes(), 2)] {
         assert_eq!(not_resident(&bytes, 0, bytes.len()), None);
         assert_eq!(not_resident(&bytes, 4, bytes.len()), None);
         let text = format!(
-            "tensor {tensor} is not at a multiple of {alignment} in memory: \
+            "tensor token_embd.weight is not at a multiple of {alignment} in memory: \
              map the file, or read it into memory that is aligned to 64 bytes"
         );
         assert_eq!(not_resident(&bytes, 1, bytes.len()), Some(text));
@@ -114,20 +110,19 @@ fn weights_want_aligned_memory() {
 #[test]
 fn weights_want_the_file_of_their_tape() {
     for (bytes, last) in [
-        (v0(&CONFIG), "output.weight"),
-        (v0(&SHARED), "output_norm.weight"),
-        (Gguf::new(&CONFIG).bytes(), "output.weight"),
+        (v0(&CONFIG), Tensor::Matrix(Matrix::Classifier)),
+        (v0(&SHARED), Tensor::Norm(Norm::Final)),
+        (Gguf::new(&CONFIG).bytes(), Tensor::Matrix(Matrix::Classifier)),
     ] {
-        let end = load(&bytes).unwrap();
-        let shared = usize::from(end.0.shared_classifier);
-        let entry = end.1[end.1.len() - 1 - shared];
-        let end =
-            entry.offset as usize + 4 * if shared == 1 { CONFIG.dim } else { CONFIG.dim * CONFIG.vocab_size };
+        let (config, entries, _) = load(&bytes).unwrap();
+        let tape = Tape::new(config, &entries).unwrap();
+        let end = (tape.entry(last).offset + tape.bytes(last)) as usize;
         assert_eq!(not_resident(&bytes, 0, end), None);
         for len in [end - 1, end - 4] {
             let text = format!(
-                "the file is {len} bytes, its tensor {last} ends at {end}: \
-                 it is truncated or damaged, copy or download it again"
+                "the file is {len} bytes, its tensor {} ends at {end}: \
+                 it is truncated or damaged, copy or download it again",
+                TensorName(last)
             );
             assert_eq!(not_resident(&bytes, 0, len), Some(text));
         }
