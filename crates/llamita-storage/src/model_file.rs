@@ -82,7 +82,11 @@ impl ModelFile {
         let len = usize::try_from(bytes).ok().filter(|&len| len <= isize::MAX as usize);
         let len = len.ok_or(Reason::TooLarge(bytes))?;
 
-        let pays = || bytes >= COPY_FROM && huge_pages_exist() && available(Path::new("/")).is_some_and(|b| bytes <= b / 4);
+        let pays = || {
+            bytes >= COPY_FROM
+                && huge_pages_exist()
+                && available(Path::new("/")).is_some_and(|b| bytes <= b / 4)
+        };
         match placement {
             Placement::Mapped => Self::mapped(&file, len),
             Placement::HugePages => Self::copied(&mut file, len),
@@ -146,7 +150,8 @@ fn available(root: &Path) -> Option<u64> {
     // That is the whole machine's. A container may have less, and what goes beyond its limit is killed:
     // control groups of version 2 and of version 1. One that is not limited says "max", or a huge number.
     let limits = ["sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limits = limits.iter().filter_map(|file| fs::read_to_string(root.join(file)).ok()?.trim().parse().ok());
+    let limits =
+        limits.iter().filter_map(|file| fs::read_to_string(root.join(file)).ok()?.trim().parse().ok());
     limits.chain([free]).min()
 }
 

@@ -5,11 +5,14 @@ mod normal;
 mod shape;
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use llamita::format::llama2c;
+use llamita::weights::Tensor;
+use llamita::{Config, Tape};
 
 use normal::Normal;
 use shape::Shape;
@@ -37,8 +40,8 @@ pub struct Options {
 
 /// Write the model that was asked for.
 pub fn run(options: &Options) -> Result<()> {
-    let bytes =
-        options.shape.file_len(options.separate).context("the model is too large to count its bytes")?;
+    let config = options.shape.config(options.separate);
+    let bytes = llama2c::file_len(&config);
     // Another name beside the target, so that nobody finds half a model and the rename stays on one disk.
     let mut partial = options.out.file_name().context("the output needs a file name")?.to_owned();
     partial.push(".partial");
@@ -46,7 +49,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta}")?;
     let progress = ProgressBar::new(bytes).with_style(style);
-    let written = write_file(&partial, options, &progress).and_then(|()| {
+    let written = write_file(&partial, &config, options.seed, &progress).and_then(|()| {
         let found = fs::metadata(&partial)?.len();
         ensure!(found == bytes, "wrote {found} bytes, expected {bytes}");
         fs::rename(&partial, &options.out)
@@ -62,70 +65,39 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn write_file(path: &Path, options: &Options, progress: &ProgressBar) -> Result<()> {
+fn write_file(path: &Path, config: &Config, seed: u64, progress: &ProgressBar) -> Result<()> {
     let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     let out = BufWriter::with_capacity(1 << 16, progress.wrap_write(file));
-    write_model(out, &options.shape, options.separate, options.seed)
-        .with_context(|| format!("cannot write {}", path.display()))
+    write_model(out, config, seed).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Write the model in the order of llama2.c's version 0.
-fn write_model(out: impl Write, shape: &Shape, separate: bool, seed: u64) -> io::Result<()> {
-    let Shape { dim, hidden, layers, vocab, .. } = *shape;
-    let mut tensors = Tensors { out, normal: Normal::new(seed) };
+/// Write a model of version 0.
+fn write_model(mut out: impl Write, config: &Config, seed: u64) -> Result<()> {
+    let header = llama2c::header(config)?;
+    out.write_all(&header)?;
+    let mut written = header.len() as u64;
 
-    for number in shape.header(separate) {
-        tensors.out.write_all(&number.to_le_bytes())?;
-    }
-    tensors.matrices(1, vocab, dim)?; // token embedding
-    tensors.norms(layers, dim)?; // attention norm
-    tensors.matrices(layers, dim, dim)?; // wq
-    tensors.matrices(layers, shape.kv_dim(), dim)?; // wk
-    tensors.matrices(layers, shape.kv_dim(), dim)?; // wv
-    tensors.matrices(layers, dim, dim)?; // wo
-    tensors.norms(layers, dim)?; // feed-forward norm
-    tensors.matrices(layers, hidden, dim)?; // w1
-    tensors.matrices(layers, dim, hidden)?; // w2
-    tensors.matrices(layers, hidden, dim)?; // w3
-    tensors.norms(1, dim)?; // final norm
-    tensors.zeros(shape.frequencies())?; // cosines and sines, which every reader skips
-    if separate {
-        tensors.matrices(1, vocab, dim)?; // classifier
-    }
-    tensors.out.flush()
-}
-
-/// Random tensors on their way to a file.
-struct Tensors<W> {
-    out: W,
-    normal: Normal,
-}
-
-impl<W: Write> Tensors<W> {
-    /// As many matrices, each (rows, columns), one behind the other.
-    fn matrices(&mut self, count: u64, rows: u64, columns: u64) -> io::Result<()> {
-        // Products with a normalised vector then have a standard deviation of 1, in every layer and in the
+    let mut places = Vec::new();
+    llama2c::places(config, |tensor, offset| places.push((tensor, offset)));
+    let mut normal = Normal::new(seed);
+    for (tensor, offset) in places {
+        // Between some tensors lie tables of cosines and sines, which every reader skips.
+        io::copy(&mut io::repeat(0).take(offset - written), &mut out)?;
+        let (rows, columns) = Tape::shape(config, tensor);
+        // Products with a normalised vector have a standard deviation of 1 then, in every layer and in the
         // logits, so that neither attention nor sampling meets numbers that no trained model has.
-        let deviation = 1.0 / (columns as f32).sqrt();
-        self.values(count * rows * columns, 0.0, deviation)
-    }
-
-    /// The weights of as many norms, each (columns), near 1.
-    fn norms(&mut self, count: u64, columns: u64) -> io::Result<()> {
-        self.values(count * columns, 1.0, 0.05)
-    }
-
-    fn zeros(&mut self, count: u64) -> io::Result<()> {
-        self.values(count, 0.0, 0.0)
-    }
-
-    fn values(&mut self, count: u64, mean: f32, deviation: f32) -> io::Result<()> {
-        for _ in 0..count {
-            let value = mean + deviation * self.normal.sample();
-            self.out.write_all(&value.to_le_bytes())?;
+        let (mean, deviation) = match tensor {
+            Tensor::Norm(_) => (1.0, 0.05),
+            Tensor::Embedding | Tensor::Matrix(_) => (0.0, 1.0 / (columns as f32).sqrt()),
+        };
+        for _ in 0..rows as u64 * columns as u64 {
+            let value: f32 = mean + deviation * normal.sample();
+            out.write_all(&value.to_le_bytes())?;
         }
-        Ok(())
+        written = offset + 4 * rows as u64 * columns as u64;
     }
+    io::copy(&mut io::repeat(0).take(llama2c::file_len(config) - written), &mut out)?;
+    Ok(out.flush()?)
 }
 
 #[cfg(test)]
@@ -134,7 +106,8 @@ mod tests {
 
     fn model(shape: &str, separate: bool, seed: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
-        write_model(&mut bytes, &shape.parse().unwrap(), separate, seed).unwrap();
+        let shape: Shape = shape.parse().unwrap();
+        write_model(&mut bytes, &shape.config(separate), seed).unwrap();
         bytes
     }
 
@@ -143,7 +116,6 @@ mod tests {
         // The length of the file that llama2.c's author published.
         let bytes = model("260k", false, 1);
         assert_eq!(bytes.len(), 1_056_540);
-        assert_eq!("260k".parse::<Shape>().unwrap().file_len(false), Some(bytes.len() as u64));
     }
 
     #[test]

@@ -1,28 +1,15 @@
-//! The numbers that a llama2.c checkpoint begins with.
+//! The shape of a model, as it is named on the command line.
 
 use std::str::FromStr;
 
+use llamita::Config;
+
 /// The shape of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shape {
-    /// Length of the vector that flows from layer to layer.
-    pub dim: u64,
-    /// Length of the vector within a feed-forward network.
-    pub hidden: u64,
-    /// Layers.
-    pub layers: u64,
-    /// Heads of attention; divide `dim`.
-    pub heads: u64,
-    /// Heads of keys and values; divide `heads`.
-    pub kv_heads: u64,
-    /// Pieces of the vocabulary.
-    pub vocab: u64,
-    /// Positions, at most.
-    pub seq: u64,
-}
+pub struct Shape(Config);
 
 /// The shapes of the models that llama2.c's author trained on TinyStories.
-const NAMED: [(&str, [u64; 7]); 4] = [
+const NAMED: [(&str, [usize; 7]); 4] = [
     ("260k", [64, 172, 5, 8, 4, 512, 512]),
     ("15m", [288, 768, 6, 6, 6, 32000, 256]),
     ("42m", [512, 1376, 8, 8, 8, 32000, 1024]),
@@ -30,36 +17,9 @@ const NAMED: [(&str, [u64; 7]); 4] = [
 ];
 
 impl Shape {
-    /// Length of a position's keys, and of its values.
-    pub fn kv_dim(&self) -> u64 {
-        self.dim / self.heads * self.kv_heads
-    }
-
-    /// Numbers in the tables of cosines and sines.
-    pub fn frequencies(&self) -> u64 {
-        self.seq * (self.dim / self.heads)
-    }
-
-    /// The seven numbers of the header; a negative vocabulary announces a separate classifier.
-    pub fn header(&self, separate: bool) -> [i32; 7] {
-        let Self { dim, hidden, layers, heads, kv_heads, vocab, seq } = *self;
-        // `from_str` lets no larger number pass.
-        let mut header = [dim, hidden, layers, heads, kv_heads, vocab, seq].map(|number| number as i32);
-        if separate {
-            header[5] = -header[5];
-        }
-        header
-    }
-
-    /// Bytes of the file; none where they cannot be counted in 64 bits.
-    pub fn file_len(&self, separate: bool) -> Option<u64> {
-        let Self { dim, hidden, layers, vocab, .. } = *self;
-        let attention = 2 * dim * (dim + self.kv_dim()); // (dim, dim) twice, (kv_dim, dim) twice
-        let feed_forward = 3 * hidden * dim;
-        let layer = attention.checked_add(feed_forward)?.checked_add(2 * dim)?;
-        let embeddings = vocab * dim * if separate { 2 } else { 1 };
-        let floats = layers.checked_mul(layer)?.checked_add(embeddings + dim + self.frequencies())?;
-        floats.checked_mul(4)?.checked_add(7 * 4)
+    /// The shape, with a classifier of its own or that of the embedding.
+    pub fn config(&self, separate: bool) -> Config {
+        Config { shared_classifier: !separate, ..self.0 }
     }
 }
 
@@ -71,29 +31,35 @@ impl FromStr for Shape {
             Some((_, numbers)) => *numbers,
             None => parse_numbers(text)?,
         };
-        let [dim, hidden, layers, heads, kv_heads, vocab, seq] = numbers;
-        if dim % heads != 0 {
-            return Err(format!("{heads} heads do not divide the dimension {dim}"));
+        let [dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len] = numbers;
+        if !dim.is_multiple_of(n_heads) {
+            return Err(format!("{n_heads} heads do not divide the width {dim}"));
         }
-        if heads % kv_heads != 0 {
-            return Err(format!("{kv_heads} kv_heads do not divide {heads} heads"));
-        }
-        if dim / heads % 2 != 0 {
-            return Err(format!("a head of {} elements cannot be rotated in pairs", dim / heads));
-        }
-        Ok(Self { dim, hidden, layers, heads, kv_heads, vocab, seq })
+        let config = Config {
+            dim,
+            hidden_dim,
+            n_layers,
+            n_heads,
+            n_kv_heads,
+            head_size: dim / n_heads,
+            vocab_size,
+            seq_len,
+            norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            shared_classifier: true,
+        };
+        config.check().map_err(|error| error.to_string())?;
+        Ok(Self(config))
     }
 }
 
-fn parse_numbers(text: &str) -> Result<[u64; 7], String> {
+fn parse_numbers(text: &str) -> Result<[usize; 7], String> {
     let expected = || {
         let names = NAMED.map(|(name, _)| name).join(", ");
-        format!(
-            "expected {names} or dim,hidden,layers,heads,kv_heads,vocab,seq: seven numbers from 1 to 2^24"
-        )
+        format!("expected {names} or dim,hidden,layers,heads,kv_heads,vocab,seq: seven numbers from 1")
     };
-    let number = |text: &str| text.trim().parse().ok().filter(|number| (1..=1 << 24).contains(number));
-    let numbers: Option<Vec<u64>> = text.split(',').map(number).collect();
+    let number = |text: &str| text.trim().parse().ok().filter(|&number| number > 0);
+    let numbers: Option<Vec<usize>> = text.split(',').map(number).collect();
     numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(expected)
 }
 
@@ -120,16 +86,7 @@ mod tests {
         }
         assert!("64,172,5,7,7,512,512".parse::<Shape>().unwrap_err().contains("divide"));
         assert!("64,172,5,8,3,512,512".parse::<Shape>().unwrap_err().contains("divide"));
-        assert!("24,172,5,8,8,512,512".parse::<Shape>().unwrap_err().contains("pairs"));
-    }
-
-    #[test]
-    fn the_largest_numbers_do_not_overflow() {
-        let largest = 1u64 << 24;
-        let text = [largest; 7].map(|number| number.to_string()).join(",");
-        // The heads would have a single element each.
-        assert!(text.parse::<Shape>().is_err());
-        let shape: Shape = format!("{largest},{largest},{largest},1,1,{largest},{largest}").parse().unwrap();
-        assert_eq!(shape.file_len(true), None);
+        assert!("24,172,5,8,8,512,512".parse::<Shape>().unwrap_err().contains("even head size"));
+        assert!("64,172,5,8,4,512,99999999".parse::<Shape>().unwrap_err().contains("at most"));
     }
 }
