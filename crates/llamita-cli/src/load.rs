@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use llamita::format::Kind;
+use llamita::format::{FormatError, Kind};
 use llamita::weights::{Entry, Tape, Tensor};
 use llamita::{Capacity, Config, Engine, Kernels, LANES, Model, Resident, State, state_len};
 use llamita_kernels::Threads;
@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 
 /// An engine on a machine with an operating system.
 pub type HostEngine<'a> = Engine<'a, Resident<'a>, Threads>;
+
+/// Why it could not compute.
+pub type EngineError = llamita::Error<FormatError>;
 
 /// A file in memory, with its name.
 pub struct File {

@@ -1,5 +1,6 @@
 //! `llamita bench`: how fast a model is on this machine, and where the time goes.
 
+use std::result;
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use llamita_storage::Placement;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::load::{self, File, HostEngine, LoadedModel};
+use crate::load::{self, EngineError, File, HostEngine, LoadedModel};
 use crate::options::{ModelArgument, ThreadsArgument, positive};
 use crate::output::{self, Table};
 use crate::units::{bytes, counted, digits};
@@ -121,21 +122,24 @@ pub fn run(options: &Options) -> Result<()> {
     let threads = options.threads.count(model.bytes_per_token()?);
     let mut engine = model.engine(capacity, &mut memory, threads)?;
 
-    let refuse = |error| Error::file(&file.path, error);
+    let sampler = Sampler::new(Settings::default(), SEED).map_err(Error::failure)?;
+    let refuse = |error: EngineError| Error::file(&file.path, error);
     // The first passes bring weights and memory to where the others find them.
-    measure(&mut engine, options.prompt_tokens, 1).map_err(refuse)?;
-    measure(&mut engine, DECODE_PROMPT, 2).map_err(refuse)?;
+    measure(&mut engine, sampler, options.prompt_tokens, 1).map_err(refuse)?;
+    measure(&mut engine, sampler, DECODE_PROMPT, 2).map_err(refuse)?;
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for _ in 0..options.repeat {
-        let (seconds, _) = measure(&mut engine, options.prompt_tokens, 1).map_err(refuse)?;
+        let (seconds, _) = measure(&mut engine, sampler, options.prompt_tokens, 1).map_err(refuse)?;
         prefill.push(options.prompt_tokens as f64 / seconds);
-        let (_, seconds) = measure(&mut engine, DECODE_PROMPT, options.tokens + 1).map_err(refuse)?;
+        let (_, seconds) =
+            measure(&mut engine, sampler, DECODE_PROMPT, options.tokens + 1).map_err(refuse)?;
         decode.push(options.tokens as f64 / seconds);
     }
-    let prefill_times = profile(&mut engine, options.prompt_tokens, 1).map_err(refuse)?;
+    let prefill_times = profile(&mut engine, sampler, options.prompt_tokens, 1).map_err(refuse)?;
     // Of the tokens after the first alone.
-    let begin = profile(&mut engine, DECODE_PROMPT, 1).map_err(refuse)?;
-    let mut decode_times = profile(&mut engine, DECODE_PROMPT, options.tokens + 1).map_err(refuse)?;
+    let begin = profile(&mut engine, sampler, DECODE_PROMPT, 1).map_err(refuse)?;
+    let mut decode_times =
+        profile(&mut engine, sampler, DECODE_PROMPT, options.tokens + 1).map_err(refuse)?;
     for (time, begin) in decode_times.iter_mut().zip(begin) {
         *time = time.saturating_sub(begin);
     }
@@ -183,10 +187,14 @@ fn capacity(options: &Options, model: &LoadedModel<'_>) -> Result<Capacity> {
 }
 
 /// Generates tokens after a random prompt; returns the seconds up to the first new token, and after it.
-fn measure(engine: &mut HostEngine<'_>, prompt: usize, new: usize) -> Result<(f64, f64), EngineError> {
+fn measure(
+    engine: &mut HostEngine<'_>,
+    mut sampler: Sampler,
+    prompt: usize,
+    new: usize,
+) -> result::Result<(f64, f64), EngineError> {
     let mut tokens = random_tokens(engine.config().vocab_size, prompt);
     tokens.resize(prompt + new, 0);
-    let mut sampler = Sampler::new(Settings::default(), SEED).map_err(Error::failure)?;
     let mut generation = Generation::new(engine, &mut sampler, &mut tokens, prompt, NO_ENDS)?;
     let start = Instant::now();
     generation.next()?;
@@ -215,10 +223,15 @@ const WAITING: usize = Stage::ALL.len();
 
 /// Where the time of a measurement goes. Reading the clock so often takes time of its own: the rates come
 /// from other passes.
-fn profile(engine: &mut HostEngine<'_>, prompt: usize, new: usize) -> Result<Profiled, EngineError> {
+fn profile(
+    engine: &mut HostEngine<'_>,
+    sampler: Sampler,
+    prompt: usize,
+    new: usize,
+) -> result::Result<Profiled, EngineError> {
     engine.profile = Profile::with_clock(nanoseconds);
     let waited = engine.team().waited();
-    measure(engine, prompt, new)?;
+    measure(engine, sampler, prompt, new)?;
     let mut profiled = [0; WAITING + 1];
     profiled[..WAITING].copy_from_slice(&engine.profile.ticks());
     profiled[WAITING] = engine.team().waited() - waited;

@@ -9,7 +9,7 @@ use llamita_storage::Placement;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::load::{self, File, HostEngine, LoadedModel};
+use crate::load::{self, EngineError, File, HostEngine, LoadedModel};
 use crate::options::{self, ModelArgument, ThreadsArgument, TokenizerArgument, positive};
 use crate::output::{self, list};
 use crate::units::{grouped, rate, rate_text};
@@ -153,7 +153,7 @@ fn encode(tokenizer: &Tokenizer<'_>, text: &str, limit: usize) -> Result<Vec<Vec
 }
 
 /// The negative logarithm of the probability of all tokens but the first, in nats.
-fn story_nll(engine: &mut HostEngine<'_>, story: &[u32]) -> Result<f64> {
+fn story_nll(engine: &mut HostEngine<'_>, story: &[u32]) -> std::result::Result<f64, EngineError> {
     let (given, predicted) = (&story[..story.len() - 1], &story[1..]);
     let vocab_size = engine.config().vocab_size;
     let (mut nll, mut position) = (0.0, 0);

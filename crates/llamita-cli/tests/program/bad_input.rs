@@ -100,7 +100,8 @@ fn weights_must_be_numbers() {
     let model = folder.write("model.bin", &bytes);
     let ended = llamita(["run", "-m", text(&model), "-q"]);
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stderr.starts_with("error: the logits are not finite"), "{}", ended.stderr);
+    let message = format!("error: {}: the logits are not finite", text(&model));
+    assert!(ended.stderr.starts_with(&message), "{}", ended.stderr);
     let stories = folder.write("stories.txt", b"abc");
     llamita(["eval", text(&model), "--text", text(&stories)]).refused(1, &["model.bin", "not finite"]);
 }
@@ -163,14 +164,18 @@ fn a_prompt_must_be_text() {
 fn options_must_be_in_range() {
     for value in ["7", "-1", "nan", "inf"] {
         run_with(&["--top-p", value]).refused(2, &["--top-p is", "expected 0 to 1"]);
-        run_with(&["-t", value.replace('7', "-7").as_str()]).refused(2, &["--temperature is", "0 or more"]);
+        run_with(&["-t", value.replace('7', "-7").as_str()])
+            .refused(2, &["--temperature is", "expected 0, or 0.001 to 1000"]);
         run_with(&["--min-p", value]).refused(2, &["--min-p is", "expected 0 to 1"]);
     }
-    run_with(&["--repeat-penalty", "0"]).refused(2, &["--repeat-penalty is 0, expected more than 0"]);
+    run_with(&["--repeat-penalty", "0"]).refused(2, &["--repeat-penalty is 0, expected 0.01 to 100"]);
     run_with(&["--top-p", "much"]).refused(2, &["much", "--top-p"]);
     run_with(&["--seed", "0"]).refused(2, &["--seed", "0 is not in 1"]);
     run_with(&["--seed", "-5"]).refused(2, &["-5"]);
-    for option in ["--threads", "--steps", "--max-tokens", "--context"] {
+    for value in ["0", "1.5", "many", "17"] {
+        run_with(&["--threads", value]).refused(2, &["--threads", value, "1 to 16"]);
+    }
+    for option in ["--steps", "--max-tokens", "--context"] {
         for value in ["0", "1.5", "many"] {
             run_with(&[option, value]).refused(2, &[option, value, "1 or more"]);
         }
