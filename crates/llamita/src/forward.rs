@@ -287,15 +287,11 @@ fn product<const N: usize, W: Weights, T: Team>(
                 finish(&mut outs);
             }
         });
-        if !whole {
-            for i in 0..N {
-                done[i] += counts[i];
-            }
-            if done == rows {
-                finish(&mut outs);
-            }
-        } else {
-            done = rows;
+        for i in 0..N {
+            done[i] += counts[i];
+        }
+        if !whole && done == rows {
+            finish(&mut outs);
         }
     }
     Ok(())
