@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use llamita::format::{FormatError, Kind};
+use llamita::state::cache_len;
 use llamita::weights::{Entry, Tape, Tensor};
-use llamita::{Capacity, Config, Engine, Kernels, LANES, Model, Resident, State, state_len};
+use llamita::{CacheFormat, Capacity, Config, Engine, Kernels, Model, Resident, State, state_len};
 use llamita_kernels::Threads;
 use llamita_storage::{ModelFile, Placement};
 
@@ -118,22 +119,18 @@ pub const MAX_BATCH: usize = 64;
 
 /// The capacity to generate with: as many tokens in a pass as keep all that is not the key/value cache
 /// within a sixteenth of its size, or within a sixty-fourth of that of the weights, in bytes.
-pub fn capacity(config: &Config, context: usize, weights: u64) -> Result<Capacity> {
-    let with = |batch| Capacity { context, batch, logits: 1 };
-    let cache = 4 * cache_len(config, context);
-    let limit = (cache / 16).max(weights / 64);
+pub fn capacity(config: &Config, context: usize, weights: u64, cache: CacheFormat) -> Result<Capacity> {
+    let with = |batch| Capacity { context, batch, logits: 1, cache };
+    let cached = 4 * cache_len(config, with(1))? as u64;
+    // The same batch whatever the cache's format is.
+    let floats = 4 * cache_len(config, Capacity { cache: CacheFormat::F32, ..with(1) })? as u64;
+    let limit = (floats / 16).max(weights / 64);
     for batch in (2..=MAX_BATCH).rev() {
-        if (4 * state_len(config, with(batch))? as u64).saturating_sub(cache) <= limit {
+        if (4 * state_len(config, with(batch))? as u64).saturating_sub(cached) <= limit {
             return Ok(with(batch));
         }
     }
     Ok(with(1))
-}
-
-/// Numbers in the key/value cache.
-pub fn cache_len(config: &Config, context: usize) -> u64 {
-    let positions = context.next_multiple_of(LANES) as u64;
-    2 * positions * config.n_layers as u64 * config.kv_dim() as u64
 }
 
 /// Memory for a state of this capacity.
@@ -171,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_small_model_takes_little_memory() {
-        let capacity = capacity(&STORIES260K, 512, 1_056_540).unwrap();
+        let capacity = capacity(&STORIES260K, 512, 1_056_540, CacheFormat::F32).unwrap();
         let bytes = 4 * state_len(&STORIES260K, capacity).unwrap();
         assert!(bytes <= 700_000, "{bytes} bytes with {capacity:?}");
         assert!(capacity.batch >= 8, "{capacity:?}");
@@ -179,7 +176,8 @@ mod tests {
 
     #[test]
     fn batches_grow_with_the_model() {
-        let batch = |config, context, weights| capacity(config, context, weights).unwrap().batch;
+        let batch =
+            |config, context, weights| capacity(config, context, weights, CacheFormat::F32).unwrap().batch;
         assert_eq!(batch(&STORIES260K, 1, 0), 1);
         let deep = Config { n_layers: 40, ..STORIES260K };
         assert_eq!(batch(&deep, 512, 0), MAX_BATCH);

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use llamita::CacheFormat;
 
 use crate::error::{Error, Result};
 use crate::threads;
@@ -111,6 +112,30 @@ impl ThreadsArgument {
     /// As many threads as were asked for, or as suit a model that reads this many bytes per token.
     pub fn count(&self, bytes_per_token: u64) -> usize {
         threads::count(self.count, bytes_per_token)
+    }
+}
+
+/// How keys and values are kept.
+#[derive(clap::Args)]
+pub struct CacheArgument {
+    /// Keep keys and values as they are, or rounded to eight bits in about a quarter of the memory
+    #[arg(long = "kv", value_name = "FORMAT", value_enum, default_value_t = CacheChoice::F32)]
+    choice: CacheChoice,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum CacheChoice {
+    F32,
+    Q8,
+}
+
+impl CacheArgument {
+    /// The format.
+    pub const fn format(&self) -> CacheFormat {
+        match self.choice {
+            CacheChoice::F32 => CacheFormat::F32,
+            CacheChoice::Q8 => CacheFormat::Q8,
+        }
     }
 }
 

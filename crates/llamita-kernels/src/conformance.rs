@@ -4,7 +4,8 @@
 
 use core::fmt;
 
-use crate::{Kernels, LANES, Panel, Rows};
+use crate::quantized::{Input, Layout, Quant, Quantized, QuantizedRows};
+use crate::{Cache, Kernels, LANES, Panel, Rows};
 
 /// A kernel whose result is not the reference's.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,6 +53,15 @@ pub fn check(kernels: Kernels) -> Result<usize, Mismatch> {
         for columns in [1, 3, 8, 12, 16, 20, 43] {
             for batch in [1, 2, 3, 5, 17] {
                 suite.products(rows, columns, batch)?;
+            }
+        }
+    }
+    for quant in [Quant::Q8, Quant::Q4] {
+        for rows in [1, 8, 11, 24] {
+            for (columns, group) in [(32, 32), (172, 32), (172, 64), (172, 192), (3, 32), (128, 64)] {
+                for batch in [1, 2, 3, 5] {
+                    suite.quantized_products(Layout { quant, rows, columns, group }, batch)?;
+                }
             }
         }
     }
@@ -205,15 +215,15 @@ impl Suite {
                 let mut rest = Panel::new(out, batch);
                 let cut = rows / 3;
                 let head = rest.take(cut);
-                self.kernels.matmul(weights.slice(0..cut, columns), x, head, add);
-                self.kernels.matmul(weights.slice(cut..rows, columns), x, rest, add);
+                self.kernels.matmul(weights.slice(0..cut, columns), x.into(), head, add);
+                self.kernels.matmul(weights.slice(cut..rows, columns), x.into(), rest, add);
                 let out = &mut expected[..batch * rows];
-                Kernels::SCALAR.matmul(weights, x, Panel::new(out, batch), add);
+                Kernels::SCALAR.matmul(weights, x.into(), Panel::new(out, batch), add);
             }
             for (b, x) in x.chunks_exact(columns).enumerate() {
                 for r in 0..rows {
                     let mut row = [0.0; 43];
-                    weights.slice(r..r + 1, columns).to_f32(&mut row[..columns]);
+                    weights.row(r, &mut row[..columns]);
                     let sum: f32 = row.iter().zip(x).map(|(w, x)| (w * x).abs()).sum();
                     // Twice: the product was added to itself, which rounds neither.
                     bound[b * rows + r] = 2.0 * fused_bound(columns, sum);
@@ -221,7 +231,7 @@ impl Suite {
                 // Each token alone gives what the batch gave, to the bit.
                 let mut alone = [0.0; 40];
                 let alone = &mut alone[..rows];
-                self.kernels.matmul(weights, x, Panel::new(alone, 1), false);
+                self.kernels.matmul(weights, x.into(), Panel::new(alone, 1), false);
                 let mut first = alone.iter().zip(&found[b * rows..]).enumerate();
                 if let Some((index, (&expected, &found))) =
                     first.find(|(_, (alone, twice))| (**alone + **alone).to_bits() != twice.to_bits())
@@ -241,20 +251,110 @@ impl Suite {
         Ok(())
     }
 
+    /// Products of quantized weights, whole and cut in two, alone and in a batch; every byte may occur.
+    fn quantized_products(&mut self, layout: Layout, batch: usize) -> Result<(), Mismatch> {
+        let Layout { quant, rows, columns, group } = layout;
+        let (padded, groups) = (layout.padded(), layout.groups());
+        let bytes: [u8; 24 * 192] = core::array::from_fn(|_| self.number(128.0) as i32 as u8);
+        // Half precision of either sign, subnormal to large.
+        let scales: [u16; 24 * 6] = core::array::from_fn(|_| self.number(128.0).to_bits() as u16 & 0xbbff);
+        let weights = Rows::Quantized(QuantizedRows {
+            quant,
+            padded,
+            group,
+            values: &bytes[..layout.values_len()],
+            scales: &scales[..layout.scales_len()],
+        });
+
+        let x: [f32; 5 * 172] = self.fill(2.0);
+        let [mut values, mut reference] = [[99; 5 * 192]; 2];
+        let [mut x_scales, mut reference_scales] = [[9.0; 5 * 6]; 2];
+        let [mut sums, mut reference_sums] = [[9; 5 * 6]; 2];
+        for (b, x) in x.chunks_exact(columns).take(batch).enumerate() {
+            let (of_values, of_groups) = (b * padded..(b + 1) * padded, b * groups..(b + 1) * groups);
+            self.kernels.quantize(
+                x,
+                group,
+                &mut values[of_values.clone()],
+                &mut x_scales[of_groups.clone()],
+                &mut sums[of_groups.clone()],
+            );
+            Kernels::SCALAR.quantize(
+                x,
+                group,
+                &mut reference[of_values],
+                &mut reference_scales[of_groups.clone()],
+                &mut reference_sums[of_groups],
+            );
+        }
+        self.same("quantize", columns, &values.map(f32::from), &reference.map(f32::from))?;
+        self.same("quantize (scales)", columns, &x_scales, &reference_scales)?;
+        self.same("quantize (sums)", columns, &sums.map(|s| s as f32), &reference_sums.map(|s| s as f32))?;
+
+        let input = |tokens: core::ops::Range<usize>| Input {
+            floats: &[],
+            quantized: Quantized {
+                values: &values[tokens.start * padded..tokens.end * padded],
+                scales: &x_scales[tokens.start * groups..tokens.end * groups],
+                sums: &sums[tokens.start * groups..tokens.end * groups],
+            },
+        };
+        let [mut found, mut expected] = [[0.5; 5 * 24]; 2];
+        for add in [false, true] {
+            let mut rest = Panel::new(&mut found[..batch * rows], batch);
+            let cut = rows / 2 / LANES * LANES;
+            let head = rest.take(cut);
+            self.kernels.matmul(weights.slice(0..cut, columns), input(0..batch), head, add);
+            self.kernels.matmul(weights.slice(cut..rows, columns), input(0..batch), rest, add);
+            let out = Panel::new(&mut expected[..batch * rows], batch);
+            Kernels::SCALAR.matmul(weights, input(0..batch), out, add);
+        }
+        self.same("matmul (quantized)", columns, &found, &expected)?;
+        for b in 0..batch {
+            let [mut alone, mut twice] = [[0.0; 24]; 2];
+            for _ in 0..2 {
+                let out = Panel::new(&mut alone[..rows], 1);
+                self.kernels.matmul(weights, input(b..b + 1), out, true);
+            }
+            twice[..rows].copy_from_slice(&expected[b * rows..][..rows]);
+            self.same("matmul (quantized, alone)", columns, &alone, &twice)?;
+        }
+        Ok(())
+    }
+
     fn attention(&mut self, head_size: usize, len: usize) -> Result<(), Mismatch> {
         const POSITIONS: usize = 72;
-        let blocks = len.div_ceil(LANES) * LANES;
+        let positions = len.div_ceil(LANES) * LANES;
         let q: [f32; 64] = self.fill(1.0);
+        let q = &q[..head_size];
+        let cached = ..head_size * positions;
         let keys: [f32; 64 * POSITIONS] = self.fill(2.0);
         let values: [f32; 64 * POSITIONS] = self.fill(2.0);
+        let floats = [Cache::F32(&keys[cached]), Cache::F32(&values[cached])];
+        self.attention_of("attention", q, floats, len)?;
+
+        let integers = [keys, values].map(|numbers| numbers.map(|x| (x * 64.0) as i8));
+        let scales: [f32; 2 * POSITIONS] = self.fill(0.02);
+        let scales = scales.map(|scale| (scale.to_bits() >> 16) as u16);
+        let scales = [&scales[..POSITIONS], &scales[POSITIONS..]];
+        let caches = [0, 1].map(|i| Cache::Q8 { values: &integers[i][cached], scales: scales[i] });
+        self.attention_of("attention (q8)", q, caches, len)
+    }
+
+    fn attention_of(
+        &mut self,
+        kernel: &'static str,
+        q: &[f32],
+        [keys, values]: [Cache<'_>; 2],
+        len: usize,
+    ) -> Result<(), Mismatch> {
         let [mut found, mut expected] = [[0.0; 64]; 2];
         for (out, kernels) in [(&mut found, self.kernels), (&mut expected, Kernels::SCALAR)] {
-            let mut scores = [0.0; POSITIONS];
-            let cached = head_size * blocks;
-            let (q, out) = (&q[..head_size], &mut out[..head_size]);
-            kernels.attention(q, &keys[..cached], &values[..cached], &mut scores[..blocks], len, out);
+            let mut scores = [0.0; 72];
+            let scores = &mut scores[..len.div_ceil(LANES) * LANES];
+            kernels.attention(q, keys, values, scores, len, &mut out[..q.len()]);
         }
-        self.same("attention", len, &found, &expected)
+        self.same(kernel, len, &found, &expected)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The choice of an implementation.
 
-use crate::{LANES, Panel, Rows, scalar};
+use crate::quantized::Input;
+use crate::{Cache, LANES, Panel, Rows, scalar};
 
 /// One implementation of every kernel, for a CPU that has been seen to support it.
 ///
@@ -74,18 +75,45 @@ impl Kernels {
     /// the product is added to what `out` holds.
     ///
     /// `w` is (rows, columns), `x` (batch, columns), `out` (batch, rows). An output is the same whatever
-    /// rows and tokens are computed with it. Where the CPU fuses multiplication and addition, the product
-    /// differs from that of [`Kernels::SCALAR`] by at most `(columns / 4 + 2) * 2^-24 * Σ |w[r][i] * x[b][i]|`, a
-    /// bound on the roundings of one lane and of the sum of the lanes.
+    /// rows and tokens are computed with it. Quantized weights need quantized activations of the same groups;
+    /// their products have the same bits on every CPU, as [`quantized`](crate::quantized) defines them. Where the
+    /// CPU fuses multiplication and addition, a product of floats differs from that of [`Kernels::SCALAR`] by at
+    /// most `(columns / 4 + 2) * 2^-24 * Σ |w[r][i] * x[b][i]|`, a bound on the roundings of one lane and of the
+    /// sum of the lanes.
     #[inline]
-    pub fn matmul(self, w: Rows<'_>, x: &[f32], out: Panel<'_>, add: bool) {
+    pub fn matmul(self, w: Rows<'_>, x: Input<'_>, out: Panel<'_>, add: bool) {
         let (batch, rows) = (out.rows(), out.width());
         if batch == 0 || rows == 0 {
             return;
         }
-        let columns = x.len() / batch;
-        assert!(columns * batch == x.len() && covers(w.len(), rows, columns), "operands of one shape");
+        let fits = match w {
+            Rows::F32(w) => covers_batch(w.len(), rows, x.floats.len(), batch),
+            Rows::F16(w) | Rows::Bf16(w) => covers_batch(w.len(), rows, x.floats.len(), batch),
+            Rows::Quantized(w) => {
+                let x = x.quantized;
+                let groups = if w.fits() { w.groups() * batch } else { 0 };
+                groups > 0
+                    && w.rows() >= rows
+                    && x.values.len() == w.padded * batch
+                    && x.scales.len() == groups
+                    && x.sums.len() == groups
+            }
+        };
+        assert!(fits, "operands of one shape");
         call!(self, matmul(w, x, out, add))
+    }
+
+    /// Rounds the activations of one token to integers from -127 to 127, each group with a scale of its own, so
+    /// that `value * scale` is within half a scale of `x`.
+    ///
+    /// `x` is (columns,), `values` (padded,) with padded = columns filled up to a multiple of `group`, `scales`
+    /// and `sums`, those of the values, (padded / group,). Values that are not finite make the scale so.
+    #[inline]
+    pub fn quantize(self, x: &[f32], group: usize, values: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+        assert!(group > 0 && values.len() == x.len().next_multiple_of(group), "groups of the activations");
+        let groups = values.len() / group;
+        assert!(scales.len() == groups && sums.len() == groups, "a scale and a sum for each group");
+        call!(self, quantize(x, group, values, scales, sums))
     }
 
     /// The sum of the products of two vectors of one length; differs from that of [`Kernels::SCALAR`] by no
@@ -141,16 +169,15 @@ impl Kernels {
 
     /// Attention of one query head over the first `len` positions, at least 1: `out = softmax(keys q) values`.
     ///
-    /// `q`, which carries the factor `1 / sqrt(head_size)`, and `out` are (head_size,). `keys` and `values`
-    /// are (positions / 8, head_size, 8): blocks of [`LANES`] positions, so that neighbours in memory are the
-    /// same element at consecutive positions. A last block in part used must be finite throughout. `scores`
-    /// is room for `len` numbers, rounded up to whole blocks.
+    /// `q`, which carries the factor `1 / sqrt(head_size)`, and `out` are (head_size,). `keys` and `values` are
+    /// of one format; a last block in part used must be finite throughout. `scores` is room for `len` numbers,
+    /// rounded up to whole blocks of [`LANES`].
     #[inline]
     pub fn attention(
         self,
         q: &[f32],
-        keys: &[f32],
-        values: &[f32],
+        keys: Cache<'_>,
+        values: Cache<'_>,
         scores: &mut [f32],
         len: usize,
         out: &mut [f32],
@@ -158,8 +185,8 @@ impl Kernels {
         let blocks = len.div_ceil(LANES);
         assert!(len > 0 && covers(scores.len(), blocks, LANES), "scores of {len} positions");
         // The scores cover the blocks, so their number of positions does not overflow.
-        let cached = |cache: &[f32]| covers(cache.len(), blocks * LANES, q.len());
-        assert!(cached(keys) && cached(values), "keys and values of {len} positions");
+        let cached = |cache: &Cache<'_>| cache.covers(blocks * LANES, q.len());
+        assert!(cached(&keys) && cached(&values), "keys and values of {len} positions");
         assert_eq!(out.len(), q.len(), "an output for each element of the query");
         call!(self, attention(q, keys, values, scores, len, out))
     }
@@ -176,6 +203,11 @@ impl Kernels {
     pub fn between(self, x: &[f32], low: f32, high: f32, found: &mut [u32]) -> usize {
         call!(self, between(x, low, high, found))
     }
+}
+
+/// Whether `weights` are `rows` rows of as many columns as `inputs` has for each of `batch` tokens.
+fn covers_batch(weights: usize, rows: usize, inputs: usize, batch: usize) -> bool {
+    inputs.is_multiple_of(batch) && covers(weights, rows, inputs / batch)
 }
 
 /// Whether `len` elements are at least `rows` rows of `columns`.

@@ -9,12 +9,15 @@
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 
 mod arch;
+mod cache;
 pub mod conformance;
 mod kernels;
+pub mod quantized;
 mod rows;
 mod scalar;
 mod team;
 
+pub use cache::{Cache, CacheFormat, CacheMut};
 pub use kernels::Kernels;
 pub use rows::Rows;
 #[cfg(feature = "std")]

@@ -2,6 +2,8 @@
 
 use core::ops::Range;
 
+use crate::quantized::QuantizedRows;
+
 /// Consecutive rows of a matrix of weights, row-major, as they are stored.
 #[derive(Clone, Copy, Debug)]
 pub enum Rows<'a> {
@@ -11,6 +13,8 @@ pub enum Rows<'a> {
     F16(&'a [u16]),
     /// The upper halves of `f32`s, as bits: (rows, columns).
     Bf16(&'a [u16]),
+    /// Integers of few bits with scales, in blocks of rows.
+    Quantized(QuantizedRows<'a>),
 }
 
 impl Default for Rows<'_> {
@@ -19,41 +23,59 @@ impl Default for Rows<'_> {
     }
 }
 
-impl<'a> Rows<'a> {
-    /// Number of weights, over all rows.
-    pub const fn len(&self) -> usize {
+impl Rows<'_> {
+    /// Number of rows, each of `columns` weights; those that fill up a last block of quantized rows count.
+    pub const fn count(&self, columns: usize) -> usize {
         match self {
-            Self::F32(w) => w.len(),
-            Self::F16(w) | Self::Bf16(w) => w.len(),
+            Self::F32(w) => w.len() / columns,
+            Self::F16(w) | Self::Bf16(w) => w.len() / columns,
+            Self::Quantized(w) => w.rows(),
         }
     }
 
-    /// Whether there are no weights.
-    pub const fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Columns that share a scale, where the activations have to be quantized in the same groups.
+    pub const fn group(&self) -> Option<usize> {
+        match self {
+            Self::Quantized(w) => Some(w.group),
+            _ => None,
+        }
     }
 
-    /// The weights of some of the rows, each of `columns` weights.
+    /// Some of the rows, each of `columns` weights; of quantized rows, those from a multiple of
+    /// [`BLOCK_ROWS`](crate::quantized::BLOCK_ROWS) on, in whole blocks.
     pub fn slice(self, rows: Range<usize>, columns: usize) -> Self {
         let weights = rows.start * columns..rows.end * columns;
         match self {
             Self::F32(w) => Self::F32(&w[weights]),
             Self::F16(w) => Self::F16(&w[weights]),
             Self::Bf16(w) => Self::Bf16(&w[weights]),
+            Self::Quantized(w) => Self::Quantized(w.slice(rows)),
         }
     }
 
-    /// Converts the first weights to `f32`, as many as `out` holds.
-    pub fn to_f32(self, out: &mut [f32]) {
-        fn convert<E: Element>(w: &[E::Raw], out: &mut [f32]) {
+    /// Converts a row to `f32`: (columns,).
+    ///
+    /// # Panics
+    /// If there is no such row of so many columns.
+    pub fn row(self, row: usize, out: &mut [f32]) {
+        fn convert<E: Element>(w: &[E::Raw], row: usize, out: &mut [f32]) {
+            let w = &w[row * out.len()..][..out.len()];
             for (out, &w) in out.iter_mut().zip(w) {
                 *out = E::to_f32(w);
             }
         }
         match self {
-            Self::F32(w) => convert::<F32>(w, out),
-            Self::F16(w) => convert::<F16>(w, out),
-            Self::Bf16(w) => convert::<Bf16>(w, out),
+            Self::F32(w) => convert::<F32>(w, row, out),
+            Self::F16(w) => convert::<F16>(w, row, out),
+            Self::Bf16(w) => convert::<Bf16>(w, row, out),
+            Self::Quantized(w) => {
+                for (group, out) in out.chunks_mut(w.group).enumerate() {
+                    let scale = w.scale(row, group);
+                    for (i, out) in out.iter_mut().enumerate() {
+                        *out = f32::from(w.value(row, group * w.group + i)) * scale;
+                    }
+                }
+            }
         }
     }
 }
@@ -131,8 +153,8 @@ mod tests {
     fn a_slice_takes_whole_rows() {
         let weights = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
         let mut row = [0.0; 2];
-        Rows::F32(&weights).slice(1..3, 2).to_f32(&mut row);
-        assert_eq!(row, [2.0, 3.0]);
-        assert_eq!(Rows::Bf16(&[0x3f80; 6]).slice(2..3, 2).len(), 2);
+        Rows::F32(&weights).slice(1..3, 2).row(1, &mut row);
+        assert_eq!(row, [4.0, 5.0]);
+        assert_eq!(Rows::Bf16(&[0x3f80; 6]).slice(1..3, 2).count(2), 2);
     }
 }

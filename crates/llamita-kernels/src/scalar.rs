@@ -5,8 +5,9 @@
 //! separate roundings; only [`matmul`] and [`dot`] may be fused by a vector unit that has it, and then
 //! differ from this in the last bits.
 
+use crate::quantized::{Input, Quant, Quantized, QuantizedRows};
 use crate::rows::{Bf16, Element, F16, F32};
-use crate::{LANES, Panel, Rows};
+use crate::{Cache, LANES, Panel, Rows};
 
 /// Sums 8 lanes in pairs.
 pub(crate) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
@@ -36,11 +37,12 @@ fn dot_of<E: Element>(a: &[f32], b: &[E::Raw]) -> f32 {
 }
 
 /// `out[b][r] (+)= w[r] · x[b]`.
-pub(crate) fn matmul(w: Rows<'_>, x: &[f32], out: Panel<'_>, add: bool) {
+pub(crate) fn matmul(w: Rows<'_>, x: Input<'_>, out: Panel<'_>, add: bool) {
     match w {
-        Rows::F32(w) => matmul_of::<F32>(w, x, out, add),
-        Rows::F16(w) => matmul_of::<F16>(w, x, out, add),
-        Rows::Bf16(w) => matmul_of::<Bf16>(w, x, out, add),
+        Rows::F32(w) => matmul_of::<F32>(w, x.floats, out, add),
+        Rows::F16(w) => matmul_of::<F16>(w, x.floats, out, add),
+        Rows::Bf16(w) => matmul_of::<Bf16>(w, x.floats, out, add),
+        Rows::Quantized(w) => matmul_quantized(w, x.quantized, out, add),
     }
 }
 
@@ -52,6 +54,79 @@ fn matmul_of<E: Element>(w: &[E::Raw], x: &[f32], mut out: Panel<'_>, add: bool)
             *out = if add { *out + product } else { product };
         }
     }
+}
+
+fn matmul_quantized(w: QuantizedRows<'_>, x: Quantized<'_>, mut out: Panel<'_>, add: bool) {
+    let groups = w.groups();
+    let tokens = x.values.chunks_exact(w.padded);
+    let scales = x.scales.chunks_exact(groups).zip(x.sums.chunks_exact(groups));
+    for (b, (values, (scales, sums))) in tokens.zip(scales).enumerate() {
+        for (row, out) in out.row_mut(b).iter_mut().enumerate() {
+            let mut product = 0.0;
+            for group in 0..groups {
+                let values = &values[group * w.group..][..w.group];
+                let sum = group_sum(&w, row, group, values, sums[group]);
+                product += sum as f32 * (w.scale(row, group) * scales[group]);
+            }
+            *out = if add { *out + product } else { product };
+        }
+    }
+}
+
+/// The sum of products of a group of a row, which is exact; `sum` is that of `x`.
+fn group_sum(w: &QuantizedRows<'_>, row: usize, group: usize, x: &[i8], sum: i32) -> i32 {
+    let (runs, _) = x.as_chunks::<16>();
+    match w.quant {
+        Quant::Q8 => {
+            let first = group * runs.len();
+            let product = |(i, x): (usize, &[i8; 16])| {
+                let w = w.run(row, first + i);
+                (0..16).map(|j| i32::from(w[j] as i8) * i32::from(x[j])).sum::<i32>()
+            };
+            runs.iter().enumerate().map(product).sum()
+        }
+        Quant::Q4 => {
+            let (pairs, _) = runs.as_chunks::<2>();
+            let first = group * pairs.len();
+            let product = |(i, [low, high]): (usize, &[[i8; 16]; 2])| {
+                let w = w.run(row, first + i);
+                (0..16)
+                    .map(|j| {
+                        i32::from(w[j] & 15) * i32::from(low[j]) + i32::from(w[j] >> 4) * i32::from(high[j])
+                    })
+                    .sum::<i32>()
+            };
+            // The stored numbers are greater by 8 than the weights.
+            pairs.iter().enumerate().map(product).sum::<i32>() - 8 * sum
+        }
+    }
+}
+
+/// Rounds activations to eight bits; see [`crate::Kernels::quantize`].
+pub(crate) fn quantize(x: &[f32], group: usize, values: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+    let outs = values.chunks_exact_mut(group).zip(scales).zip(sums);
+    for (((values, scale), sum), x) in outs.zip(x.chunks(group)) {
+        let inverse;
+        (*scale, inverse) = quantum(magnitude(x));
+        for (value, x) in values.iter_mut().zip(x) {
+            // Rounded to the nearest integer, which is then in the low bits.
+            *value = (x * inverse + exp_constants::MAGIC).to_bits() as i8;
+        }
+        values[x.len()..].fill(0);
+        *sum = values.iter().map(|&value| i32::from(value)).sum();
+    }
+}
+
+/// The largest magnitude; not-a-number counts as larger than all.
+pub(crate) fn magnitude(x: &[f32]) -> f32 {
+    // Magnitudes are in the order of their bits.
+    f32::from_bits(x.iter().map(|x| x.to_bits() & i32::MAX as u32).max().unwrap_or(0))
+}
+
+/// The step between the integers of a group with this largest magnitude, and what to multiply with to get them.
+pub(crate) fn quantum(magnitude: f32) -> (f32, f32) {
+    // So small that the inverse might overflow: as good as nothing. Not-a-number is to spread.
+    if magnitude < 1e-30 { (0.0, 0.0) } else { (magnitude / 127.0, 127.0 / magnitude) }
 }
 
 /// The sum of squares of a vector.
@@ -143,33 +218,59 @@ pub(crate) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// Attention of one query head; see [`crate::Kernels::attention`].
 pub(crate) fn attention(
     q: &[f32],
-    keys: &[f32],
-    values: &[f32],
+    keys: Cache<'_>,
+    values: Cache<'_>,
     scores: &mut [f32],
     len: usize,
     out: &mut [f32],
 ) {
-    let head_size = q.len();
-    let blocks = len.div_ceil(LANES);
-    for (scores, keys) in
-        scores.as_chunks_mut().0.iter_mut().zip(keys.chunks_exact(head_size * LANES)).take(blocks)
-    {
+    let scores = &mut scores[..len.next_multiple_of(LANES)];
+    match keys {
+        Cache::F32(keys) => score(q, keys, scores),
+        Cache::Q8 { values, scales } => {
+            score(q, values, scores);
+            multiply(scores, scales);
+        }
+    }
+    scores[len..].fill(f32::NEG_INFINITY);
+    let scale = 1.0 / exponentials(scores);
+    match values {
+        Cache::F32(values) => mix(scores, values, scale, out),
+        Cache::Q8 { values, scales } => {
+            multiply(scores, scales);
+            mix(scores, values, scale, out);
+        }
+    }
+}
+
+/// Products of the query with the keys of all positions.
+fn score<E: Copy + Into<f32>>(q: &[f32], keys: &[E], scores: &mut [f32]) {
+    for (scores, keys) in scores.as_chunks_mut().0.iter_mut().zip(keys.chunks_exact(q.len() * LANES)) {
         *scores = [0.0; LANES];
         for (q, keys) in q.iter().zip(keys.as_chunks::<LANES>().0) {
             for i in 0..LANES {
-                scores[i] += q * keys[i];
+                scores[i] += q * keys[i].into();
             }
         }
     }
-    let scores = &mut scores[..blocks * LANES];
-    scores[len..].fill(f32::NEG_INFINITY);
-    let scale = 1.0 / exponentials(scores);
+}
+
+/// Multiplies the scores with the scales of the positions.
+fn multiply(scores: &mut [f32], scales: &[u16]) {
+    for (score, &scale) in scores.iter_mut().zip(scales) {
+        *score *= Bf16::to_f32(scale);
+    }
+}
+
+/// The sum of the values, each times the score of its position, and all times `scale`.
+fn mix<E: Copy + Into<f32>>(scores: &[f32], values: &[E], scale: f32, out: &mut [f32]) {
+    let head_size = out.len();
     for (i, out) in out.iter_mut().enumerate() {
         let mut lanes = [0.0; LANES];
         let values = values.as_chunks::<LANES>().0.iter().skip(i).step_by(head_size);
         for (scores, values) in scores.as_chunks::<LANES>().0.iter().zip(values) {
             for i in 0..LANES {
-                lanes[i] += scores[i] * values[i];
+                lanes[i] += scores[i] * values[i].into();
             }
         }
         *out = sum_lanes(lanes) * scale;

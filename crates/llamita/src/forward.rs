@@ -2,11 +2,12 @@
 
 use core::fmt;
 
-use llamita_kernels::{Kernels, LANES, Panel, Team};
+use llamita_kernels::quantized::Input;
+use llamita_kernels::{CacheMut, Kernels, LANES, Panel, Rows, Team};
 
 use crate::config::Config;
 use crate::profile::{Profile, Stage};
-use crate::state::{Rope, State};
+use crate::state::{Rope, State, quantize};
 use crate::weights::{Matrix, Norm, Weights};
 
 /// A model that is ready to compute: weights, memory, and cores to do it.
@@ -115,21 +116,23 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
         let config = *self.weights.config();
         self.check(&config, tokens, position, logits)?;
         let Self { weights, state, team, kernels, profile } = self;
-        let State { x, xb, hidden, scores, logits: all_logits, rope, keys, values, .. } = state;
+        let positions = state.capacity().context.next_multiple_of(LANES);
+        let State { x, xb, hidden, scratch, logits: all_logits, rope, keys, values, .. } = state;
         let (kernels, batch) = (*kernels, tokens.len());
-        let cached = keys.len() / config.n_layers;
+        let machine = &mut Machine { weights, scratch, team, kernels };
+        let (mut keys, mut values) = (keys.reborrow(), values.reborrow());
         let x = &mut x[..batch * config.dim];
         profile.start();
 
         for (&token, x) in tokens.iter().zip(x.chunks_exact_mut(config.dim)) {
-            weights.embed(token, x).map_err(Error::Weights)?;
+            machine.weights.embed(token, x).map_err(Error::Weights)?;
         }
         rope.turn_to(position, batch);
 
         for layer in 0..config.n_layers {
             // Attention, added to the residual stream.
             let normed = &mut xb[..batch * config.dim];
-            rmsnorm(kernels, &config, x, weights.norm(Norm::Attention(layer)), normed);
+            rmsnorm(kernels, &config, x, machine.weights.norm(Norm::Attention(layer)), normed);
             profile.end(Stage::NormAndRope);
 
             let (q, rest) = hidden.split_at_mut(batch * config.q_dim());
@@ -137,36 +140,38 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
             let v = &mut rest[..batch * config.kv_dim()];
             let qkv = [Matrix::Wq(layer), Matrix::Wk(layer), Matrix::Wv(layer)];
             let outs = [&mut *q, &mut *k, &mut *v].map(|out| Panel::new(out, batch));
-            product(weights, team, kernels, qkv, normed, outs, Set, |_| ())?;
+            machine.product(qkv, normed, outs, Set, |_| ())?;
             profile.end(Stage::Products);
 
             rotate(kernels, &config, rope, q, k);
             profile.end(Stage::NormAndRope);
 
-            let layer_cache = layer * cached..(layer + 1) * cached;
-            let (keys, values) = (&mut keys[layer_cache.clone()], &mut values[layer_cache]);
+            let caches = [&mut keys, &mut values].map(|cache| {
+                let mut layer = cache.take(config.n_kv_heads * positions, config.head_size);
+                core::iter::from_fn(move || Some(layer.take(positions, config.head_size)))
+            });
             let heads = &mut xb[..batch * config.q_dim()];
-            attention(team, kernels, &config, position, [q, k, v], keys, values, scores, heads);
+            attention(machine, &config, position, [q, k, v], caches, heads);
             profile.end(Stage::Attention);
 
-            product(weights, team, kernels, [Matrix::Wo(layer)], heads, [Panel::new(x, batch)], Add, |_| ())?;
+            machine.product([Matrix::Wo(layer)], heads, [Panel::new(x, batch)], Add, |_| ())?;
             profile.end(Stage::Products);
 
             // The feed-forward layer, added to the residual stream.
             let normed = &mut xb[..batch * config.dim];
-            rmsnorm(kernels, &config, x, weights.norm(Norm::FeedForward(layer)), normed);
+            rmsnorm(kernels, &config, x, machine.weights.norm(Norm::FeedForward(layer)), normed);
             profile.end(Stage::NormAndRope);
 
             let (gate, rest) = hidden.split_at_mut(batch * config.hidden_dim);
             let up = &mut rest[..batch * config.hidden_dim];
             let sides = [Panel::new(gate, batch), Panel::new(up, batch)];
             let matrices = [Matrix::W1(layer), Matrix::W3(layer)];
-            product(weights, team, kernels, matrices, normed, sides, Set, |[gate, up]| {
+            machine.product(matrices, normed, sides, Set, |[gate, up]| {
                 for token in 0..batch {
                     kernels.swiglu(gate.row_mut(token), up.row_mut(token));
                 }
             })?;
-            product(weights, team, kernels, [Matrix::W2(layer)], gate, [Panel::new(x, batch)], Add, |_| ())?;
+            machine.product([Matrix::W2(layer)], gate, [Panel::new(x, batch)], Add, |_| ())?;
             profile.end(Stage::Products);
         }
 
@@ -175,10 +180,10 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
         let normed = &mut xb[..logits * config.dim];
         let all_logits = &mut all_logits[..logits * config.vocab_size];
         if logits > 0 {
-            rmsnorm(kernels, &config, last, weights.norm(Norm::Final), normed);
+            rmsnorm(kernels, &config, last, machine.weights.norm(Norm::Final), normed);
             profile.end(Stage::NormAndRope);
             let out = Panel::new(all_logits, logits);
-            product(weights, team, kernels, [Matrix::Classifier], normed, [out], Set, |_| ())?;
+            machine.product([Matrix::Classifier], normed, [out], Set, |_| ())?;
             profile.end(Stage::Classifier);
         }
         Ok(all_logits)
@@ -243,58 +248,73 @@ enum Output {
     Add,
 }
 
-/// Products of one input, (batch, columns), with matrices that the tape has side by side; each `outs` is
-/// (batch, rows). `finish` runs on columns of the outputs that are complete, the same ones of each.
-///
-/// One step of the team where all rows are lent at once, else one for each time that some are.
-#[expect(clippy::too_many_arguments, reason = "a struct of them would be made at every call")]
-fn product<const N: usize, W: Weights, T: Team>(
-    weights: &mut W,
-    team: &mut T,
+/// What a pass computes with.
+struct Machine<'m, W, T> {
+    weights: &'m mut W,
+    scratch: &'m mut [f32],
+    team: &'m mut T,
     kernels: Kernels,
-    matrices: [Matrix; N],
-    x: &[f32],
-    mut outs: [Panel<'_>; N],
-    output: Output,
-    finish: impl Fn(&mut [Panel<'_>; N]) + Sync,
-) -> Result<(), Error<W::Error>> {
-    let rows = outs.each_ref().map(Panel::width);
-    let columns = x.len() / outs[0].rows();
-    let mut done = [0; N];
-    while done != rows {
-        let lent = weights.lend(matrices, done).map_err(Error::Weights)?;
-        let counts: [usize; N] = core::array::from_fn(|i| (lent[i].len() / columns).min(rows[i] - done[i]));
-        assert!(counts.iter().sum::<usize>() > 0, "weights lend at least one row");
-        let whole = counts == rows;
+}
 
-        let parts = team.parts();
-        let mut rest = outs.each_mut().map(Panel::reborrow);
-        for i in 0..N {
-            let _ = rest[i].take(done[i]);
-        }
-        let shares = (0..parts).map(|part| {
-            core::array::from_fn(|i| {
-                let share = share(part, counts[i], parts)..share(part + 1, counts[i], parts);
-                (lent[i].slice(share.clone(), columns), rest[i].take(share.len()))
-            })
-        });
-        team.run(shares, |share: [_; N]| {
-            let mut outs = share.map(|(weights, mut out)| {
-                kernels.matmul(weights, x, out.reborrow(), output == Add);
-                out
+impl<W: Weights, T: Team> Machine<'_, W, T> {
+    /// Products of one input, (batch, columns), with matrices that the tape has side by side; each `outs` is
+    /// (batch, rows). `finish` runs on columns of the outputs that are complete, the same ones of each.
+    ///
+    /// One step of the team where all rows are lent at once, else one for each time that some are.
+    fn product<const N: usize>(
+        &mut self,
+        matrices: [Matrix; N],
+        x: &[f32],
+        mut outs: [Panel<'_>; N],
+        output: Output,
+        finish: impl Fn(&mut [Panel<'_>; N]) + Sync,
+    ) -> Result<(), Error<W::Error>> {
+        let kernels = self.kernels;
+        let rows = outs.each_ref().map(Panel::width);
+        let (batch, columns) = (outs[0].rows(), x.len() / outs[0].rows());
+        let mut done = [0; N];
+        let (mut input, mut scratch) = (Input::from(x), Some(&mut *self.scratch));
+        while done != rows {
+            let lent = self.weights.lend(matrices, done).map_err(Error::Weights)?;
+            let counts: [usize; N] = core::array::from_fn(|i| lent[i].count(columns).min(rows[i] - done[i]));
+            assert!(counts.iter().sum::<usize>() > 0, "weights lend at least one row");
+            let whole = counts == rows;
+            // Once per product: the groups are the same for all of its quantized matrices.
+            if let Some(group) = lent.iter().find_map(Rows::group)
+                && let Some(scratch) = scratch.take()
+            {
+                input.quantized = quantize(kernels, x, batch, group, scratch);
+            }
+
+            let parts = self.team.parts();
+            let mut rest = outs.each_mut().map(Panel::reborrow);
+            for i in 0..N {
+                let _ = rest[i].take(done[i]);
+            }
+            let shares = (0..parts).map(|part| {
+                core::array::from_fn(|i| {
+                    let share = share(part, counts[i], parts)..share(part + 1, counts[i], parts);
+                    (lent[i].slice(share.clone(), columns), rest[i].take(share.len()))
+                })
             });
-            if whole {
+            self.team.run(shares, |share: [_; N]| {
+                let mut outs = share.map(|(weights, mut out)| {
+                    kernels.matmul(weights, input, out.reborrow(), output == Add);
+                    out
+                });
+                if whole {
+                    finish(&mut outs);
+                }
+            });
+            for i in 0..N {
+                done[i] += counts[i];
+            }
+            if !whole && done == rows {
                 finish(&mut outs);
             }
-        });
-        for i in 0..N {
-            done[i] += counts[i];
         }
-        if !whole && done == rows {
-            finish(&mut outs);
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Where a part's rows begin, in whole vectors.
@@ -306,51 +326,36 @@ const fn share(part: usize, rows: usize, parts: usize) -> usize {
 /// Grouped-query attention (Ainslie et al., 2023): a part for each key/value head writes its keys and values
 /// to the cache and computes the query heads that share them.
 ///
-/// `qkv` are (batch, q_dim), (batch, kv_dim) twice; `out` is (batch, q_dim); caches are those of one layer.
-#[expect(clippy::too_many_arguments, reason = "the parts of a state that attention borrows")]
-fn attention<T: Team>(
-    team: &mut T,
-    kernels: Kernels,
+/// `qkv` are (batch, q_dim), (batch, kv_dim) twice; `out` is (batch, q_dim); keys and values come by heads.
+fn attention<'c, W, T: Team>(
+    machine: &mut Machine<'_, W, T>,
     config: &Config,
     position: usize,
     qkv: [&mut [f32]; 3],
-    keys: &mut [f32],
-    values: &mut [f32],
-    scores: &mut [f32],
+    [keys, values]: [impl Iterator<Item = CacheMut<'c>>; 2],
     out: &mut [f32],
 ) {
+    let Machine { scratch, team, kernels, .. } = machine;
     let Config { head_size, n_kv_heads, .. } = *config;
     let group = config.n_heads / n_kv_heads * head_size;
     let batch = out.len() / config.q_dim();
     let [mut q, mut k, mut v] = qkv.map(|x| Panel::new(x, batch));
     let mut out = Panel::new(out, batch);
-    let caches = keys.chunks_exact_mut(keys.len() / n_kv_heads);
-    let caches = caches.zip(values.chunks_exact_mut(values.len() / n_kv_heads));
-    let caches = caches.zip(scores.chunks_exact_mut(scores.len() / n_kv_heads));
-    let heads = caches.map(|((keys, values), scores)| {
+    // Shares of the scratch, at least a number for each position.
+    let scores = scratch.chunks_exact_mut(scratch.len() / n_kv_heads).take(n_kv_heads);
+    let caches = scores.zip(keys.zip(values));
+    let heads = caches.map(|(scores, (keys, values))| {
         (keys, values, scores, q.take(group), k.take(head_size), v.take(head_size), out.take(group))
     });
-    team.run(heads, |(keys, values, scores, mut q, mut k, mut v, mut out)| {
+    team.run(heads, |(mut keys, mut values, scores, mut q, mut k, mut v, mut out)| {
         for token in 0..batch {
             let at = position + token;
-            remember(keys, k.row_mut(token), at);
-            remember(values, v.row_mut(token), at);
+            keys.remember(at, k.row_mut(token));
+            values.remember(at, v.row_mut(token));
             let queries = q.row_mut(token).chunks_exact(head_size);
             for (q, out) in queries.zip(out.row_mut(token).chunks_exact_mut(head_size)) {
-                kernels.attention(q, keys, values, scores, at + 1, out);
+                kernels.attention(q, keys.as_cache(), values.as_cache(), scores, at + 1, out);
             }
         }
     });
-}
-
-/// Writes a key or value (head_size,) to its head's cache: (context / 8, head_size, 8).
-fn remember(cache: &mut [f32], head: &[f32], position: usize) {
-    let block = &mut cache[position / LANES * head.len() * LANES..][..head.len() * LANES];
-    if position.is_multiple_of(LANES) {
-        // The lent memory may hold anything; attention reads whole blocks.
-        block.fill(0.0);
-    }
-    for (lanes, &x) in block.as_chunks_mut::<LANES>().0.iter_mut().zip(head) {
-        lanes[position % LANES] = x;
-    }
 }

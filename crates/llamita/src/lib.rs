@@ -4,7 +4,7 @@
 //! errors. From a file in memory to a story:
 //!
 //! ```
-//! use llamita::{Capacity, Engine, Generation, Kernels, Model, Resident, Sampler, Settings, Solo, State};
+//! use llamita::{CacheFormat, Capacity, Engine, Generation, Kernels, Model, Resident, Sampler, Settings, Solo, State};
 //! use llamita::{Tape, Tokenizer, state_len};
 //! # use llamita::weights::Entry;
 //!
@@ -14,7 +14,8 @@
 //!     let mut entries = vec![Entry::EMPTY; Tape::len(&config)];
 //!     let weights = Resident::new(model.tape(&mut entries)?, model_file)?;
 //!
-//!     let capacity = Capacity { context: config.seq_len, batch: 8, logits: 1 };
+//!     let cache = CacheFormat::F32;
+//!     let capacity = Capacity { context: config.seq_len, batch: 8, logits: 1, cache };
 //!     let mut memory = vec![0.0; state_len(&config, capacity)?];
 //!     let state = State::new(&config, capacity, &mut memory)?;
 //!     let mut engine = Engine::new(weights, state, Solo, Kernels::detect());
@@ -60,7 +61,7 @@ pub use config::Config;
 pub use format::Model;
 pub use forward::{Engine, Error};
 pub use generate::{Generation, Stop};
-pub use llamita_kernels::{Kernels, LANES, Rows, Solo, Team};
+pub use llamita_kernels::{CacheFormat, Kernels, LANES, Rows, Solo, Team};
 pub use profile::{Profile, Stage};
 pub use resident::Resident;
 pub use sampler::{Sampler, Settings};

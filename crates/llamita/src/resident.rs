@@ -1,11 +1,12 @@
 //! Weights that are all in memory: a file that is mapped or has been read.
 
 use llamita_kernels::Rows;
+use llamita_kernels::quantized::{Layout, QuantizedRows};
 use zerocopy::FromBytes;
 
 use crate::config::Config;
 use crate::format::FormatError;
-use crate::weights::{Format, Matrix, Norm, Tape, Tensor, Weights};
+use crate::weights::{Entry, Format, Matrix, Norm, Tape, Tensor, Weights};
 
 /// A whole model file in memory, used in place.
 #[derive(Clone, Copy, Debug)]
@@ -22,29 +23,44 @@ impl<'a> Resident<'a> {
     pub fn new(tape: Tape<'a>, file: &'a [u8]) -> Result<Self, FormatError> {
         let resident = Self { tape, file };
         for tensor in Tape::tensors(tape.config()) {
-            resident.rows(tensor, 0)?;
+            resident.rows(tensor)?;
         }
         Ok(resident)
     }
 
-    /// The rows of a tensor from one on.
-    fn rows(&self, tensor: Tensor, from: usize) -> Result<Rows<'a>, FormatError> {
-        let entry = self.tape.entry(tensor);
+    /// All rows of a tensor.
+    fn rows(&self, tensor: Tensor) -> Result<Rows<'a>, FormatError> {
+        let Entry { offset, scales, format } = self.tape.entry(tensor);
         let (rows, columns) = Tape::shape(self.tape.config(), tensor);
-        let skipped = entry.format.bytes(from.min(rows) as u64 * columns as u64);
-        let (start, end) =
-            (entry.offset.saturating_add(skipped), entry.offset.saturating_add(self.tape.bytes(tensor)));
-        let file = self.file.len() as u64;
+        let misaligned = |alignment| FormatError::MemoryAlignment { tensor, alignment };
+        let floats = || self.part(tensor, offset, format.bytes(rows, columns));
+        let halves = |bytes| <[u16]>::ref_from_bytes(bytes).map_err(|_| misaligned(2));
+        Ok(match format {
+            Format::F32 => {
+                Rows::F32(<[f32]>::ref_from_bytes(floats()?).map_err(|_| misaligned(format.alignment()))?)
+            }
+            Format::F16 => Rows::F16(halves(floats()?)?),
+            Format::Bf16 => Rows::Bf16(halves(floats()?)?),
+            Format::Quantized { quant, group } => {
+                let layout = Layout { quant, rows, columns, group: group as usize };
+                Rows::Quantized(QuantizedRows {
+                    quant,
+                    padded: layout.padded(),
+                    group: layout.group,
+                    values: self.part(tensor, offset, layout.values_len() as u64)?,
+                    scales: halves(self.part(tensor, scales, 2 * layout.scales_len() as u64)?)?,
+                })
+            }
+            Format::Blocks(_) => return Err(FormatError::Repack { tensor, format }),
+        })
+    }
+
+    /// Bytes of the file.
+    fn part(&self, tensor: Tensor, start: u64, len: u64) -> Result<&'a [u8], FormatError> {
+        let (end, file) = (start.saturating_add(len), self.file.len() as u64);
         // What ends inside the file is within this machine's addresses.
         let bytes = if end <= file { self.file.get(start as usize..end as usize) } else { None };
-        let bytes = bytes.ok_or(FormatError::TensorBounds { tensor, end, file })?;
-        let alignment = entry.format.bytes(1);
-        let misaligned = FormatError::MemoryAlignment { tensor, alignment };
-        Ok(match entry.format {
-            Format::F32 => Rows::F32(<[f32]>::ref_from_bytes(bytes).map_err(|_| misaligned)?),
-            Format::F16 => Rows::F16(<[u16]>::ref_from_bytes(bytes).map_err(|_| misaligned)?),
-            Format::Bf16 => Rows::Bf16(<[u16]>::ref_from_bytes(bytes).map_err(|_| misaligned)?),
-        })
+        bytes.ok_or(FormatError::TensorBounds { tensor, end, file })
     }
 }
 
@@ -56,7 +72,7 @@ impl Weights for Resident<'_> {
     }
 
     fn norm(&self, norm: Norm) -> &[f32] {
-        match self.rows(Tensor::Norm(norm), 0) {
+        match self.rows(Tensor::Norm(norm)) {
             Ok(Rows::F32(weights)) => weights,
             // Readers refuse norms of another format, and `new` looked at this one.
             _ => &[],
@@ -64,7 +80,7 @@ impl Weights for Resident<'_> {
     }
 
     fn embed(&mut self, token: u32, out: &mut [f32]) -> Result<(), FormatError> {
-        self.rows(Tensor::Embedding, token as usize)?.to_f32(out);
+        self.rows(Tensor::Embedding)?.row(token as usize, out);
         Ok(())
     }
 
@@ -75,7 +91,8 @@ impl Weights for Resident<'_> {
     ) -> Result<[Rows<'_>; N], FormatError> {
         let mut lent = [Rows::default(); N];
         for ((lent, matrix), from) in lent.iter_mut().zip(matrices).zip(from) {
-            *lent = self.rows(Tensor::Matrix(matrix), from)?;
+            let (rows, columns) = Tape::shape(self.tape.config(), Tensor::Matrix(matrix));
+            *lent = self.rows(Tensor::Matrix(matrix))?.slice(from..rows, columns);
         }
         Ok(lent)
     }

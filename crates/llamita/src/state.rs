@@ -2,7 +2,9 @@
 
 use core::fmt;
 
-use llamita_kernels::LANES;
+use llamita_kernels::quantized::{GROUP_STEP, Quantized};
+use llamita_kernels::{CacheFormat, CacheMut, Kernels, LANES};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::config::Config;
 
@@ -15,6 +17,8 @@ pub struct Capacity {
     pub batch: usize,
     /// Tokens of a pass whose logits can be asked for, at most `batch`; 1 to generate.
     pub logits: usize,
+    /// How keys and values are kept.
+    pub cache: CacheFormat,
 }
 
 /// A state that cannot be.
@@ -31,7 +35,7 @@ pub enum StateError {
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Capacity(Capacity { context, batch, logits }) => write!(
+            Self::Capacity(Capacity { context, batch, logits, .. }) => write!(
                 f,
                 "a context of {context}, a batch of {batch} and logits of {logits} tokens make no state: \
                  each must be at least 1, and logits at most the batch"
@@ -55,9 +59,10 @@ struct Lengths {
     xb: usize,
     hidden: usize,
     rope: usize,
-    scores: usize,
+    scratch: usize,
     logits: usize,
-    cache: usize,
+    /// Numbers of the keys, as many of the values, and their scales.
+    cache: [usize; 2],
 }
 
 impl Lengths {
@@ -66,6 +71,9 @@ impl Lengths {
         let product = |factors: [usize; 3]| factors[0].checked_mul(factors[1])?.checked_mul(factors[2]);
         let batch = capacity.batch;
         let positions = capacity.context.checked_next_multiple_of(LANES)?;
+        let columns = config.dim.max(config.q_dim()).max(config.hidden_dim);
+        let numbers = product([config.n_layers, config.kv_dim(), positions])?;
+        let scales = product([config.n_layers, config.n_kv_heads, positions])?;
         let qkv = config.q_dim() + 2 * config.kv_dim();
         Some(Self {
             x: product([batch, config.dim, 1])?,
@@ -73,15 +81,21 @@ impl Lengths {
             hidden: product([batch, qkv.max(2 * config.hidden_dim), 1])?,
             // Cosine and sine for each element and token, and the frequencies.
             rope: product([2, batch, config.head_size])?.checked_add(config.head_size / 2)?,
-            scores: product([config.n_kv_heads, positions, 1])?,
+            scratch: product([config.n_kv_heads, positions, 1])?.max(quantized_len(batch, columns)?),
             logits: product([capacity.logits, config.vocab_size, 1])?,
-            cache: product([config.n_layers, config.kv_dim(), positions])?,
+            // Both are multiples of 8.
+            cache: match capacity.cache {
+                CacheFormat::F32 => [numbers, 0],
+                CacheFormat::Q8 => [numbers / 4, scales / 2],
+            },
         })
     }
 
     fn total(&self) -> Option<usize> {
-        [self.x, self.xb, self.hidden, self.rope, self.scores, self.logits, self.cache, self.cache]
+        [self.x, self.xb, self.hidden, self.rope, self.scratch, self.logits]
             .into_iter()
+            .chain(self.cache)
+            .chain(self.cache)
             .try_fold(0_usize, usize::checked_add)
     }
 }
@@ -91,11 +105,21 @@ impl Lengths {
 /// # Errors
 /// If the capacity makes no sense or the length overflows.
 pub fn state_len(config: &Config, capacity: Capacity) -> Result<usize, StateError> {
-    let Capacity { context, batch, logits } = capacity;
+    let Capacity { context, batch, logits, .. } = capacity;
     if context == 0 || batch == 0 || logits == 0 || logits > batch {
         return Err(StateError::Capacity(capacity));
     }
     Lengths::new(config, capacity).and_then(|lengths| lengths.total()).ok_or(StateError::TooLarge)
+}
+
+/// Of that memory what the keys and values take, in `f32`s.
+///
+/// # Errors
+/// As [`state_len`].
+pub fn cache_len(config: &Config, capacity: Capacity) -> Result<usize, StateError> {
+    state_len(config, capacity)?;
+    let lengths = Lengths::new(config, capacity).ok_or(StateError::TooLarge)?;
+    Ok(2 * lengths.cache.iter().sum::<usize>())
 }
 
 /// Activations and the key/value cache.
@@ -108,15 +132,15 @@ pub struct State<'a> {
     pub(crate) xb: &'a mut [f32],
     /// Queries, keys and values, then the two sides of the feed-forward layer.
     pub(crate) hidden: &'a mut [f32],
-    /// Attention scores: (n_kv_heads, context).
-    pub(crate) scores: &'a mut [f32],
+    /// In attention the scores, (n_kv_heads, context); in a product its input, where that is quantized.
+    pub(crate) scratch: &'a mut [f32],
     /// (logits, vocab_size).
     pub(crate) logits: &'a mut [f32],
     pub(crate) rope: Rope<'a>,
-    /// (layer, n_kv_heads, context / 8, head_size, 8); see `Kernels::attention`.
-    pub(crate) keys: &'a mut [f32],
+    /// (layer, n_kv_heads, context / 8, head_size, 8); see `llamita_kernels::Cache`.
+    pub(crate) keys: CacheMut<'a>,
     /// Like the keys.
-    pub(crate) values: &'a mut [f32],
+    pub(crate) values: CacheMut<'a>,
 }
 
 impl<'a> State<'a> {
@@ -136,17 +160,21 @@ impl<'a> State<'a> {
             rest = tail;
             head
         };
+        let cache = |[numbers, scales]: [&'a mut [f32]; 2]| match capacity.cache {
+            CacheFormat::F32 => CacheMut::F32(numbers),
+            CacheFormat::Q8 => CacheMut::Q8 { values: as_integers(numbers), scales: as_integers(scales) },
+        };
         Ok(Self {
             config: *config,
             capacity,
             x: take(lengths.x),
             xb: take(lengths.xb),
             hidden: take(lengths.hidden),
-            scores: take(lengths.scores),
+            scratch: take(lengths.scratch),
             logits: take(lengths.logits),
             rope: Rope::new(config, take(lengths.rope)),
-            keys: take(lengths.cache),
-            values: take(lengths.cache),
+            keys: cache(lengths.cache.map(&mut take)),
+            values: cache(lengths.cache.map(&mut take)),
         })
     }
 
@@ -154,6 +182,40 @@ impl<'a> State<'a> {
     pub const fn capacity(&self) -> Capacity {
         self.capacity
     }
+}
+
+/// Memory of floats as integers of no more than their size.
+fn as_integers<T: FromBytes + IntoBytes>(memory: &mut [f32]) -> &mut [T] {
+    // Alignment and size fit, as the bytes are whole floats.
+    <[T]>::mut_from_bytes(memory.as_mut_bytes()).unwrap_or_default()
+}
+
+/// Memory for quantized activations, in `f32`s, whatever their groups: the largest have 64 columns or the row.
+fn quantized_len(batch: usize, columns: usize) -> Option<usize> {
+    let padded = columns.checked_next_multiple_of(2 * GROUP_STEP)?;
+    // Four values take the place of a float; a group has a scale and a sum.
+    (padded / 4 + 2 * padded / GROUP_STEP).checked_mul(batch)
+}
+
+/// Rounds the activations of a batch, (batch, columns), in groups of this size.
+pub(crate) fn quantize<'s>(
+    kernels: Kernels,
+    x: &[f32],
+    batch: usize,
+    group: usize,
+    scratch: &'s mut [f32],
+) -> Quantized<'s> {
+    let columns = x.len() / batch;
+    let groups = columns.div_ceil(group);
+    let (values, rest) = scratch.split_at_mut(batch * groups * group / 4);
+    let (scales, rest) = rest.split_at_mut(batch * groups);
+    let (values, sums) = (as_integers(values), as_integers(&mut rest[..batch * groups]));
+    let outs = scales.chunks_exact_mut(groups).zip(sums.chunks_exact_mut(groups));
+    let outs = values.chunks_exact_mut(groups * group).zip(outs);
+    for (x, (values, (scales, sums))) in x.chunks_exact(columns).zip(outs) {
+        kernels.quantize(x, group, values, scales, sums);
+    }
+    Quantized { values, scales, sums }
 }
 
 /// The rotations of a batch's positions.

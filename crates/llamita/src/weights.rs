@@ -4,6 +4,7 @@
 use core::fmt;
 
 use llamita_kernels::Rows;
+use llamita_kernels::quantized::{BLOCK_ROWS, Quant};
 
 use crate::config::Config;
 use crate::format::FormatError;
@@ -60,7 +61,8 @@ pub trait Weights {
     /// Lends rows of matrices that are multiplied with the same input, matrix `i` from row `from[i]` on.
     ///
     /// Weights that are resident lend all rows to the end. Others lend what they have: at least one row
-    /// of the first unfinished matrix, none of those whose turn has not come.
+    /// of the first unfinished matrix, none of those whose turn has not come; of quantized matrices whole
+    /// blocks of [`BLOCK_ROWS`] rows. Quantized matrices of one call have groups of one size.
     fn lend<const N: usize>(
         &mut self,
         matrices: [Matrix; N],
@@ -77,14 +79,101 @@ pub enum Format {
     F16,
     /// The upper half of an `f32`, little-endian.
     Bf16,
+    /// Integers of few bits, used in place; see [`llamita_kernels::quantized`].
+    Quantized {
+        /// Bits of a weight.
+        quant: Quant,
+        /// Columns that share a scale.
+        group: u32,
+    },
+    /// Blocks of integers and scales that have to be repacked before they are used.
+    Blocks(Blocks),
+}
+
+/// Quantized formats of other programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "these are ggml's names")]
+pub enum Blocks {
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q4K,
+    Q6K,
+    /// llama2.c version 2: all integers of the tensor, then an `f32` scale for each `group` of them, counted
+    /// over the whole tensor.
+    Llama2c {
+        /// Weights that share a scale.
+        group: u32,
+    },
+}
+
+impl Blocks {
+    /// Weights of a block, and its bytes.
+    pub const fn size(self) -> (u64, u64) {
+        match self {
+            Self::Q4_0 => (32, 18),
+            Self::Q4_1 => (32, 20),
+            Self::Q5_0 => (32, 22),
+            Self::Q5_1 => (32, 24),
+            Self::Q8_0 => (32, 34),
+            Self::Q4K => (256, 144),
+            Self::Q6K => (256, 210),
+            Self::Llama2c { group } => (group as u64, group as u64 + 4),
+        }
+    }
+
+    /// The name that the format has where it comes from.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+            Self::Q8_0 => "Q8_0",
+            Self::Q4K => "Q4_K",
+            Self::Q6K => "Q6_K",
+            Self::Llama2c { .. } => "llama2.c int8",
+        }
+    }
 }
 
 impl Format {
-    /// Bytes of `count` numbers.
-    pub const fn bytes(self, count: u64) -> u64 {
+    /// Bytes of a matrix, whose sizes are within those of a config; quantized ones are filled up with zeros
+    /// to whole groups and blocks of rows, and their scales count.
+    pub const fn bytes(self, rows: usize, columns: usize) -> u64 {
+        let (rows, columns) = (rows as u64, columns as u64);
         match self {
-            Self::F32 => 4 * count,
-            Self::F16 | Self::Bf16 => 2 * count,
+            Self::F32 => 4 * rows * columns,
+            Self::F16 | Self::Bf16 => 2 * rows * columns,
+            Self::Quantized { quant, group } => {
+                let rows = rows.next_multiple_of(BLOCK_ROWS as u64);
+                let groups = columns.div_ceil(group as u64);
+                let values = rows * groups * group as u64;
+                2 * rows * groups + if matches!(quant, Quant::Q8) { values } else { values / 2 }
+            }
+            Self::Blocks(blocks) => {
+                let (weights, bytes) = blocks.size();
+                (rows * columns).div_ceil(weights) * bytes
+            }
+        }
+    }
+
+    /// What the address of the numbers must be a multiple of.
+    pub const fn alignment(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::Quantized { .. } | Self::Blocks(_) => 1,
+        }
+    }
+
+    /// The columns that share a scale, where activations have to be quantized in the same groups.
+    pub const fn group(self) -> Option<u32> {
+        match self {
+            Self::Quantized { group, .. } => Some(group),
+            _ => None,
         }
     }
 }
@@ -95,6 +184,10 @@ impl fmt::Display for Format {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::Bf16 => "BF16",
+            Self::Quantized { quant: Quant::Q8, group } => return write!(f, "q8, groups of {group}"),
+            Self::Quantized { quant: Quant::Q4, group } => return write!(f, "q4, groups of {group}"),
+            Self::Blocks(Blocks::Llama2c { group }) => return write!(f, "int8, groups of {group}"),
+            Self::Blocks(blocks) => blocks.name(),
         })
     }
 }
@@ -102,15 +195,17 @@ impl fmt::Display for Format {
 /// Where one tensor of the tape lies in the model file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// First byte, from the start of the file.
+    /// First byte, from the start of the file; of the integers where they are apart from their scales.
     pub offset: u64,
+    /// First byte of the scales, where they are apart; 0 elsewhere.
+    pub scales: u64,
     /// How its numbers are stored.
     pub format: Format,
 }
 
 impl Entry {
     /// A place holder, to fill the memory that is lent to a reader.
-    pub const EMPTY: Self = Self { offset: 0, format: Format::F32 };
+    pub const EMPTY: Self = Self { offset: 0, scales: 0, format: Format::F32 };
 }
 
 /// A tensor of the tape: its place in the sequence follows from the model's shape.
@@ -213,6 +308,6 @@ impl<'a> Tape<'a> {
     /// Bytes of a tensor in the file.
     pub fn bytes(&self, tensor: Tensor) -> u64 {
         let (rows, columns) = Self::shape(&self.config, tensor);
-        self.entry(tensor).format.bytes(rows as u64 * columns as u64)
+        self.entry(tensor).format.bytes(rows, columns)
     }
 }

@@ -6,7 +6,9 @@ mod builder;
 mod common;
 
 use common::{File, Lender, logits, random_model};
-use llamita::{Capacity, Config, Engine, Error, Kernels, Resident, Solo, State, Weights, state_len};
+use llamita::{
+    CacheFormat, Capacity, Config, Engine, Error, Kernels, Resident, Solo, State, Weights, state_len,
+};
 use llamita_kernels::Threads;
 
 const fn config(dim: usize, hidden: usize, heads: [usize; 2], vocab: usize, shared: bool) -> Config {
@@ -44,12 +46,14 @@ fn bits(logits: &[f32]) -> Vec<u32> {
 
 /// The forward pass as the paper has it, in double precision, a number at a time.
 fn plain_logits(file: &File, config: &Config, tokens: &[u32]) -> Vec<f64> {
-    use llamita::weights::{Matrix, Norm};
+    use llamita::Tape;
+    use llamita::weights::{Matrix, Norm, Tensor};
     file.with_weights(|mut weights| {
         let mut matrix = |matrix| {
-            let [rows] = weights.lend([matrix], [0]).unwrap();
-            let mut floats = vec![0.0; rows.len()];
-            rows.to_f32(&mut floats);
+            let (rows, columns) = Tape::shape(config, Tensor::Matrix(matrix));
+            let [lent] = weights.lend([matrix], [0]).unwrap();
+            let mut floats = vec![0.0; rows * columns];
+            floats.chunks_exact_mut(columns).enumerate().for_each(|(row, out)| lent.row(row, out));
             floats
         };
         let product = |w: &[f32], x: &[f64]| -> Vec<f64> {
@@ -212,7 +216,7 @@ fn halves_compute_what_their_floats_do() {
 /// Calls `f` with an engine of the first shape for 16 positions, 4 tokens and 2 logits at once.
 fn with_engine(f: impl FnOnce(Engine<'_, Resident<'_>, Solo>)) {
     random_model(&SHAPES[0]).with_weights(|weights| {
-        let capacity = Capacity { context: 16, batch: 4, logits: 2 };
+        let capacity = Capacity { context: 16, batch: 4, logits: 2, cache: CacheFormat::F32 };
         let mut memory = vec![f32::NAN; state_len(&SHAPES[0], capacity).unwrap()];
         let state = State::new(&SHAPES[0], capacity, &mut memory).unwrap();
         f(Engine::new(weights, state, Solo, Kernels::detect()));
@@ -222,7 +226,7 @@ fn with_engine(f: impl FnOnce(Engine<'_, Resident<'_>, Solo>)) {
 #[test]
 fn a_pass_reads_every_matrix_once_whatever_its_batch() {
     random_model(&SHAPES[0]).with_weights(|weights| {
-        let capacity = Capacity { context: 16, batch: 4, logits: 2 };
+        let capacity = Capacity { context: 16, batch: 4, logits: 2, cache: CacheFormat::F32 };
         let config = SHAPES[0];
         let layer = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 172 * 64;
         let body = 4 * (config.n_layers * layer) as u64;
@@ -299,7 +303,7 @@ fn errors_of_the_weights_reach_the_caller() {
         }
     }
     random_model(&SHAPES[0]).with_weights(|weights| {
-        let capacity = Capacity { context: 16, batch: 4, logits: 2 };
+        let capacity = Capacity { context: 16, batch: 4, logits: 2, cache: CacheFormat::F32 };
         for calls in 0..9 {
             let mut memory = vec![0.0; state_len(&SHAPES[0], capacity).unwrap()];
             let state = State::new(&SHAPES[0], capacity, &mut memory).unwrap();
@@ -313,7 +317,7 @@ fn errors_of_the_weights_reach_the_caller() {
 
 #[test]
 fn a_state_is_exactly_as_large_as_it_says() {
-    let capacity = Capacity { context: 512, batch: 16, logits: 1 };
+    let capacity = Capacity { context: 512, batch: 16, logits: 1, cache: CacheFormat::F32 };
     let mut config = SHAPES[0];
     config.n_layers = 5;
     let len = state_len(&config, capacity).unwrap();
@@ -325,12 +329,12 @@ fn a_state_is_exactly_as_large_as_it_says() {
         assert_eq!(error, format!("the state was lent {wrong} numbers of memory, expected {len}"));
     }
     for capacity in [
-        Capacity { context: 0, batch: 1, logits: 1 },
-        Capacity { context: 1, batch: 0, logits: 0 },
-        Capacity { context: 1, batch: 1, logits: 2 },
+        Capacity { context: 0, batch: 1, logits: 1, cache: CacheFormat::F32 },
+        Capacity { context: 1, batch: 0, logits: 0, cache: CacheFormat::F32 },
+        Capacity { context: 1, batch: 1, logits: 2, cache: CacheFormat::F32 },
     ] {
         assert!(state_len(&config, capacity).unwrap_err().to_string().contains("make no state"));
     }
-    let endless = Capacity { context: usize::MAX, batch: 1, logits: 1 };
+    let endless = Capacity { context: usize::MAX, batch: 1, logits: 1, cache: CacheFormat::F32 };
     assert!(state_len(&config, endless).unwrap_err().to_string().contains("larger than the address space"));
 }

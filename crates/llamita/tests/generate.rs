@@ -8,8 +8,8 @@ use common::{File, random_model};
 use llamita::generate::Stop;
 use llamita::weights::{Matrix, Norm};
 use llamita::{
-    Capacity, Config, Engine, Error, Generation, Kernels, Resident, Rows, Sampler, Settings, Solo, State,
-    Weights, state_len,
+    CacheFormat, Capacity, Config, Engine, Error, Generation, Kernels, Resident, Rows, Sampler, Settings,
+    Solo, State, Weights, state_len,
 };
 
 const CONFIG: Config = Config {
@@ -27,7 +27,7 @@ const CONFIG: Config = Config {
 };
 
 const GREEDY: Settings = Settings { temperature: 0.0, top_k: 0, top_p: 0.9, min_p: 0.0, repeat_penalty: 1.0 };
-const CAPACITY: Capacity = Capacity { context: 32, batch: 4, logits: 1 };
+const CAPACITY: Capacity = Capacity { context: 32, batch: 4, logits: 1, cache: CacheFormat::F32 };
 /// No token of the vocabulary.
 const NEVER: u32 = u32::MAX;
 /// Room for more tokens than the context has.

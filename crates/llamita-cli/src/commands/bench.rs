@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::load::{self, EngineError, File, HostEngine, LoadedModel};
-use crate::options::{ModelArgument, ThreadsArgument, positive};
+use crate::options::{CacheArgument, ModelArgument, ThreadsArgument, positive};
 use crate::output::{self, Table};
 use crate::units::{bytes, counted, digits};
 
@@ -37,6 +37,9 @@ pub struct Options {
     /// How often to measure
     #[arg(long, value_name = "N", value_parser = positive, default_value_t = 5)]
     repeat: usize,
+
+    #[command(flatten)]
+    cache: CacheArgument,
 
     #[command(flatten)]
     threads: ThreadsArgument,
@@ -183,7 +186,7 @@ fn capacity(options: &Options, model: &LoadedModel<'_>) -> Result<Capacity> {
         }
     }
     let needed = options.prompt_tokens.max(decode);
-    load::capacity(config, load::context(config, None, needed)?, model.file.len())
+    load::capacity(config, load::context(config, None, needed)?, model.file.len(), options.cache.format())
 }
 
 /// Generates tokens after a random prompt; returns the seconds up to the first new token, and after it.

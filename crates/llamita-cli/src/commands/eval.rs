@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::load::{self, EngineError, File, HostEngine, LoadedModel};
-use crate::options::{self, ModelArgument, ThreadsArgument, TokenizerArgument, positive};
+use crate::options::{self, CacheArgument, ModelArgument, ThreadsArgument, TokenizerArgument, positive};
 use crate::output::{self, list};
 use crate::units::{grouped, rate, rate_text};
 use crate::vocabulary::{self, Vocabulary};
@@ -39,6 +39,9 @@ pub struct Options {
     /// Cut stories to this many tokens, BOS included [default: the model's context]
     #[arg(long, value_name = "N", value_parser = positive)]
     context: Option<usize>,
+
+    #[command(flatten)]
+    cache: CacheArgument,
 
     #[command(flatten)]
     threads: ThreadsArgument,
@@ -109,7 +112,8 @@ pub fn run(options: &Options) -> Result<()> {
 
     // No story needs a longer cache than this.
     let context = stories.iter().map(Vec::len).max().unwrap_or(limit);
-    let capacity = Capacity { context, batch: load::MAX_BATCH, logits: load::MAX_BATCH };
+    let (batch, cache) = (load::MAX_BATCH, options.cache.format());
+    let capacity = Capacity { context, batch, logits: batch, cache };
     let mut memory = load::memory(model.config(), capacity)?;
     let threads = options.threads.count(model.bytes_per_token()?);
     let mut engine = model.engine(capacity, &mut memory, threads)?;

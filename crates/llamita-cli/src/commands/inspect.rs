@@ -1,5 +1,6 @@
 //! `llamita inspect`: what a model file holds, and what it takes to run it.
 
+use llamita::state::cache_len;
 use llamita::weights::{Entry, Matrix, Tape, Tensor};
 use llamita::{Config, state_len};
 use llamita_storage::Placement;
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::load::{self, File, LoadedModel};
-use crate::options::{ModelArgument, TokenizerArgument, positive};
+use crate::options::{CacheArgument, ModelArgument, TokenizerArgument, positive};
 use crate::output::{self, Table, list};
 use crate::units::{bytes, grouped};
 use crate::vocabulary::{self, Vocabulary};
@@ -25,6 +26,9 @@ pub struct Options {
     /// The context to compute the memory for, in tokens [default: the model's]
     #[arg(long, value_name = "N", value_parser = positive)]
     context: Option<usize>,
+
+    #[command(flatten)]
+    cache: CacheArgument,
 
     /// Print one JSON object; bytes are exact in it
     #[arg(long)]
@@ -123,7 +127,7 @@ pub fn run(options: &Options) -> Result<()> {
         parameters: tensors.iter().map(|tensors| tensors.parameters).sum(),
         tensors,
         bytes_per_token: model.bytes_per_token()?,
-        memory: memory(&config, &file, options.context.unwrap_or(config.seq_len))?,
+        memory: memory(&config, &file, options)?,
         tokenizer,
         no_tokenizer,
     };
@@ -200,11 +204,11 @@ fn classes(config: &Config, tape: &Tape<'_>) -> Vec<Tensors> {
     classes
 }
 
-fn memory(config: &Config, file: &File, context: usize) -> Result<Memory> {
-    let context = load::context(config, Some(context), 0)?;
-    let capacity = load::capacity(config, context, file.len())?;
+fn memory(config: &Config, file: &File, options: &Options) -> Result<Memory> {
+    let context = load::context(config, Some(options.context.unwrap_or(config.seq_len)), 0)?;
+    let capacity = load::capacity(config, context, file.len(), options.cache.format())?;
     let state = 4 * state_len(config, capacity)? as u64;
-    let key_value_cache = 4 * load::cache_len(config, context);
+    let key_value_cache = 4 * cache_len(config, capacity)? as u64;
     let logits = 4 * (capacity.logits * config.vocab_size) as u64;
     let tokenizer_index = vocabulary::index_bytes(config.vocab_size);
     let weights = file.len();

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::load::{self, File, LoadedModel};
-use crate::options::{self, ThreadsArgument, TokenizerArgument, positive};
+use crate::options::{self, CacheArgument, ThreadsArgument, TokenizerArgument, positive};
 use crate::output;
 use crate::units::{bytes, counted, digits, rate, rate_text};
 use crate::vocabulary::{self, Text, Vocabulary};
@@ -48,6 +48,9 @@ pub struct Options {
     /// Longest text to make room for, in tokens [default: the model's context, of long ones 2048]
     #[arg(long, value_name = "N", value_parser = positive)]
     context: Option<usize>,
+
+    #[command(flatten)]
+    cache: CacheArgument,
 
     #[command(flatten)]
     threads: ThreadsArgument,
@@ -119,7 +122,7 @@ pub fn run(options: &Options) -> Result<()> {
     // Every token is of the prompt or made; none is asked for before it is.
     tokens.resize(room, 0);
 
-    let capacity = load::capacity(model.config(), context, file.len())?;
+    let capacity = load::capacity(model.config(), context, file.len(), options.cache.format())?;
     let mut memory = load::memory(model.config(), capacity)?;
     let threads = options.threads.count(model.bytes_per_token()?);
     let mut engine = model.engine(capacity, &mut memory, threads)?;

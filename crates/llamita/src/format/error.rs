@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::{Kind, gguf};
 use crate::config::ConfigError;
-use crate::weights::{Format, Tensor};
+use crate::weights::{Blocks, Format, Tensor};
 
 /// Why a model file was refused: what was found, what was expected, and what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,6 +128,39 @@ pub enum FormatError {
         /// The type's number in ggml.
         found: u32,
     },
+    /// Tensors of this type have rows of whole blocks, this one does not.
+    BlockRow {
+        /// The tensor.
+        tensor: Tensor,
+        /// Its columns.
+        columns: usize,
+        /// Its type.
+        blocks: Blocks,
+    },
+    /// A tensor cannot be used in place.
+    Repack {
+        /// The tensor.
+        tensor: Tensor,
+        /// How it is stored.
+        format: Format,
+    },
+    /// The layout of quantized tensors has a version that is not known.
+    Layout(u64),
+    /// A quantized tensor is not followed by its scales.
+    Scales(Tensor),
+    /// The sizes of a quantized tensor and its scales do not fit the model.
+    QuantizedShape {
+        /// The tensor.
+        tensor: Tensor,
+        /// Two dimensions of the values, two of the scales.
+        found: [u64; 4],
+        /// Rows and columns that follow from the header.
+        expected: (usize, usize),
+    },
+    /// Matrices that share an input have groups of different sizes; the first of them.
+    MixedGroups(Tensor),
+    /// A tensor is not what its checksum says, or can have none.
+    Checksum(Name),
     /// A tensor's shape is not what the header says.
     TensorShape {
         /// The tensor.
@@ -339,14 +372,55 @@ impl fmt::Display for FormatError {
                 }
                 match tensor {
                     Tensor::Norm(_) => write!(f, ", norms must be {}: get the model with these", Format::F32),
-                    _ => write!(
-                        f,
-                        ", supported are {}, {} and {}: get the model in one of these",
-                        Format::F32,
-                        Format::F16,
-                        Format::Bf16
+                    _ => f.write_str(
+                        ", supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K and Q6_K: \
+                         get the model in one of these",
                     ),
                 }
+            }
+            Self::BlockRow { tensor, columns, blocks } => write!(
+                f,
+                "tensor {} has rows of {columns}, {} wants multiples of {}: {DAMAGED}",
+                gguf::TensorName(tensor),
+                blocks.name(),
+                blocks.size().0
+            ),
+            Self::Repack { tensor, format } => write!(
+                f,
+                "tensor {} is {format}, which has to be repacked before it is used: \
+                 convert the file with `llamita convert`",
+                gguf::TensorName(tensor)
+            ),
+            Self::Layout(found) => write!(
+                f,
+                "the file has llamita's layout {found}, supported is {}: use the llamita that wrote it, \
+                 or convert the original model again",
+                super::device::LAYOUT
+            ),
+            Self::Scales(tensor) => write!(
+                f,
+                "tensor {} is quantized and its scales do not follow it: {CONVERT}",
+                gguf::TensorName(tensor)
+            ),
+            Self::QuantizedShape {
+                tensor,
+                found: [width, height, scales, blocks],
+                expected: (rows, columns),
+            } => {
+                write!(
+                    f,
+                    "tensor {} has values of {width} x {height} and scales of {scales} x {blocks}, which are \
+                     no groups of a matrix of {columns} x {rows}: {CONVERT}",
+                    gguf::TensorName(tensor)
+                )
+            }
+            Self::MixedGroups(tensor) => write!(
+                f,
+                "tensor {} and those beside it have groups of different sizes, expected one: {CONVERT}",
+                gguf::TensorName(tensor)
+            ),
+            Self::Checksum(name) => {
+                write!(f, "the checksum of tensor {name} is wrong: {DAMAGED}")
             }
             Self::TensorShape { tensor, found, expected: (rows, columns) } => {
                 let [width, height, depth, more] = found;
@@ -386,6 +460,7 @@ impl fmt::Display for FormatError {
 }
 
 const DAMAGED: &str = "the file is damaged, copy or download it again";
+const CONVERT: &str = "the file is damaged, convert the original model again";
 const VARIANT: &str = "the file is damaged, or of a variant of Llama that is not supported";
 
 impl core::error::Error for FormatError {}

@@ -3,35 +3,35 @@
 use core::fmt;
 
 use super::metadata::{Cursor, Metadata, TYPE_F32, TYPE_I32, TYPE_STRING};
-use super::{FormatError, Name};
+use super::{FormatError, Name, device};
 use crate::config::Config;
 use crate::tokenizer::GgufVocabulary;
-use crate::weights::{Entry, Format, Matrix, Norm, Tape, Tensor};
+use crate::weights::{Blocks, Entry, Format, Matrix, Norm, Tape, Tensor};
 
 /// Where the parts of a file are that its header led to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Places {
-    tensor_count: u64,
+    pub tensor_count: u64,
     /// First byte of the tensor infos.
-    tensor_infos: usize,
+    pub tensor_infos: usize,
     /// First byte of the tensors' data, from which their offsets count.
-    data: u64,
-    alignment: u64,
+    pub data: u64,
+    pub alignment: u64,
 }
 
 /// What one entry of the list of tensors says.
-struct TensorInfo<'a> {
-    name: &'a [u8],
+pub(super) struct TensorInfo<'a> {
+    pub name: &'a [u8],
     /// Columns first; dimensions that are not there are 1.
-    dimensions: [u64; 4],
+    pub dimensions: [u64; 4],
     /// Number of the type in ggml.
-    kind: u32,
+    pub kind: u32,
     /// From the start of the data, in bytes.
-    offset: u64,
+    pub offset: u64,
 }
 
 impl<'a> TensorInfo<'a> {
-    fn read(cursor: &mut Cursor<'a>) -> Result<Self, FormatError> {
+    pub fn read(cursor: &mut Cursor<'a>) -> Result<Self, FormatError> {
         const WHAT: &str = "the list of tensors";
         let name = cursor.string(WHAT)?;
         let found = cursor.u32(WHAT)?;
@@ -50,6 +50,7 @@ impl<'a> TensorInfo<'a> {
 pub(super) fn read(bytes: &[u8]) -> Result<(Config, Places), FormatError> {
     let metadata = Metadata::read(bytes)?;
     check_supported(&metadata)?;
+    device::check_layout(&metadata)?;
     let alignment = metadata.integer("general.alignment")?.unwrap_or(32);
     if !alignment.is_power_of_two() {
         return Err(FormatError::Alignment(alignment));
@@ -58,7 +59,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Config, Places), FormatError> {
     let mut shared_classifier = true;
     let mut cursor = metadata.tensor_infos;
     for _ in 0..metadata.tensor_count {
-        shared_classifier &= TensorInfo::read(&mut cursor)?.name != b"output.weight";
+        let name = TensorInfo::read(&mut cursor)?.name;
+        shared_classifier &= !matches!(name, b"output.weight" | b"output.q8" | b"output.q4");
     }
     let config = config(&metadata, shared_classifier)?;
 
@@ -188,9 +190,12 @@ pub(super) fn fill(
     entries.fill(Entry::EMPTY);
     let mut cursor = Cursor::new(bytes);
     cursor.take(places.tensor_infos as u64, "the metadata")?;
-    for _ in 0..places.tensor_count {
+    let mut rest = places.tensor_count;
+    while rest > 0 {
+        rest -= 1;
         let info = TensorInfo::read(&mut cursor)?;
-        let Some(tensor) = tensor_named(info.name, config) else {
+        let (name, quant) = device::quant(info.name);
+        let Some(tensor) = name.and_then(|name| tensor_named(name, config)) else {
             return Err(match info.name {
                 b"rope_freqs.weight" => FormatError::RopeScaling("the tensor rope_freqs.weight"),
                 name => FormatError::UnexpectedTensor(Name::new(name)),
@@ -200,7 +205,15 @@ pub(super) fn fill(
         if entry.offset != 0 {
             return Err(FormatError::DuplicateTensor(tensor));
         }
-        *entry = place(bytes.len() as u64, config, places, &info, tensor)?;
+        let file = bytes.len() as u64;
+        *entry = match quant {
+            None => place(file, config, places, &info, tensor)?,
+            Some(quant) => {
+                rest = rest.checked_sub(1).ok_or(FormatError::Scales(tensor))?;
+                let scales = TensorInfo::read(&mut cursor)?;
+                device::place(file, config, places, tensor, quant, [&info, &scales])?
+            }
+        };
     }
     if config.shared_classifier {
         let shared = entries[Tape::index(config, Tensor::Embedding)];
@@ -226,24 +239,52 @@ fn place(
     }
     let format = match (info.kind, tensor) {
         (0, _) => Format::F32,
-        (1, Tensor::Embedding | Tensor::Matrix(_)) => Format::F16,
-        (30, Tensor::Embedding | Tensor::Matrix(_)) => Format::Bf16,
+        (found, Tensor::Norm(_)) => return Err(FormatError::TensorType { tensor, found }),
+        (1, _) => Format::F16,
+        (2, _) => Format::Blocks(Blocks::Q4_0),
+        (3, _) => Format::Blocks(Blocks::Q4_1),
+        (6, _) => Format::Blocks(Blocks::Q5_0),
+        (7, _) => Format::Blocks(Blocks::Q5_1),
+        (8, _) => Format::Blocks(Blocks::Q8_0),
+        (12, _) => Format::Blocks(Blocks::Q4K),
+        (14, _) => Format::Blocks(Blocks::Q6K),
+        (30, _) => Format::Bf16,
         (found, _) => return Err(FormatError::TensorType { tensor, found }),
     };
-    let Some(offset) = places.data.checked_add(info.offset) else {
-        return Err(FormatError::TensorBounds { tensor, end: u64::MAX, file });
-    };
-    // A small alignment of the file may be too small for the numbers.
-    let alignment = places.alignment.max(format.bytes(1));
-    if !offset.is_multiple_of(alignment) {
-        return Err(FormatError::TensorAlignment { tensor, offset, alignment });
+    if let Format::Blocks(blocks) = format
+        && !(columns as u64).is_multiple_of(blocks.size().0)
+    {
+        return Err(FormatError::BlockRow { tensor, columns, blocks });
     }
-    // Sizes within the config's limits do not overflow.
-    let end = offset.saturating_add(format.bytes(rows as u64 * columns as u64));
-    if end > file {
-        return Err(FormatError::TensorBounds { tensor, end, file });
+    let offset = places.offset(file, tensor, info, format.alignment(), format.bytes(rows, columns))?;
+    Ok(Entry { offset, format, ..Entry::EMPTY })
+}
+
+impl Places {
+    /// The first byte of a tensor, which has to be whole and aligned.
+    pub fn offset(
+        &self,
+        file: u64,
+        tensor: Tensor,
+        info: &TensorInfo<'_>,
+        alignment: u64,
+        bytes: u64,
+    ) -> Result<u64, FormatError> {
+        let Some(offset) = self.data.checked_add(info.offset) else {
+            return Err(FormatError::TensorBounds { tensor, end: u64::MAX, file });
+        };
+        // A small alignment of the file may be too small for the numbers.
+        let alignment = self.alignment.max(alignment);
+        if !offset.is_multiple_of(alignment) {
+            return Err(FormatError::TensorAlignment { tensor, offset, alignment });
+        }
+        // Sizes within the config's limits do not overflow.
+        let end = offset.saturating_add(bytes);
+        if end > file {
+            return Err(FormatError::TensorBounds { tensor, end, file });
+        }
+        Ok(offset)
     }
-    Ok(Entry { offset, format })
 }
 
 /// The vocabulary, where the file has one.
@@ -318,9 +359,8 @@ const fn parts(tensor: Tensor) -> (Option<usize>, &'static str) {
     }
 }
 
-/// The tensor of this name, if a model of this shape has one.
+/// The tensor of this name, without what says how it is stored, if a model of this shape has one.
 fn tensor_named(name: &[u8], config: &Config) -> Option<Tensor> {
-    let name = name.strip_suffix(b".weight")?;
     let is = |part: &[u8], tensor| parts(tensor).1.as_bytes() == part;
     let Some(rest) = name.strip_prefix(b"blk.") else {
         return OUTSIDE.into_iter().find(|&tensor| is(name, tensor));
@@ -415,7 +455,8 @@ mod tests {
     fn every_tensor_is_found_by_its_name() {
         for tensor in Tape::tensors(&CONFIG) {
             let name = TensorName(tensor).to_string();
-            assert_eq!(tensor_named(name.as_bytes(), &CONFIG), Some(tensor), "{name}");
+            let known = device::quant(name.as_bytes()).0.and_then(|name| tensor_named(name, &CONFIG));
+            assert_eq!(known, Some(tensor), "{name}");
         }
     }
 
@@ -443,7 +484,8 @@ mod tests {
             ".weight",
             "rope_freqs.weight",
         ] {
-            assert_eq!(tensor_named(name.as_bytes(), &CONFIG), None, "{name}");
+            let known = device::quant(name.as_bytes()).0.and_then(|name| tensor_named(name, &CONFIG));
+            assert_eq!(known, None, "{name}");
         }
     }
 }

@@ -5,7 +5,9 @@ use super::{FormatError, Kind, Name};
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 
 /// What is read of the metadata. Every other key is skipped.
-pub(super) const KEYS: [&str; 34] = [
+pub(super) const KEYS: [&str; 36] = [
+    "llamita.layout",
+    "llamita.checksums",
     "general.architecture",
     "general.name",
     "general.alignment",
@@ -126,6 +128,7 @@ pub(super) enum Value<'a> {
     Array(Array<'a>),
 }
 
+pub(super) const TYPE_U32: u32 = 4;
 pub(super) const TYPE_I32: u32 = 5;
 pub(super) const TYPE_F32: u32 = 6;
 pub(super) const TYPE_STRING: u32 = 8;
@@ -144,7 +147,7 @@ impl<'a> Value<'a> {
             1 => Self::integer(i8::from_le_bytes(cursor.array(WHAT)?).into()),
             2 => Self::Unsigned(u16::from_le_bytes(cursor.array(WHAT)?).into()),
             3 => Self::integer(i16::from_le_bytes(cursor.array(WHAT)?).into()),
-            4 => Self::Unsigned(cursor.u32(WHAT)?.into()),
+            TYPE_U32 => Self::Unsigned(cursor.u32(WHAT)?.into()),
             TYPE_I32 => Self::integer(i32::from_le_bytes(cursor.array(WHAT)?).into()),
             TYPE_F32 => Self::Float(f32::from_le_bytes(cursor.array(WHAT)?).into()),
             7 => Self::Bool(cursor.array::<1>(WHAT)? != [0]),
@@ -163,7 +166,7 @@ impl<'a> Value<'a> {
         let size = match element {
             0 | 1 | 7 => 1,
             2 | 3 => 2,
-            4 | TYPE_I32 | TYPE_F32 => 4,
+            TYPE_U32 | TYPE_I32 | TYPE_F32 => 4,
             // A string has at least its length.
             10..=12 | TYPE_STRING => 8,
             TYPE_ARRAY => return Err(FormatError::NestedArray(Name::new(key))),

@@ -3,6 +3,7 @@
 //! A file is read where it lies, as bytes that the caller lends. What can be wrong with it is found here,
 //! so that nothing behind this module meets a bad offset, shape or norm.
 
+mod device;
 mod error;
 mod gguf;
 pub mod llama2c;
@@ -15,7 +16,7 @@ pub use gguf::TensorName;
 
 use crate::config::Config;
 use crate::tokenizer::GgufVocabulary;
-use crate::weights::{Entry, Format, Tape, Tensor};
+use crate::weights::{Entry, Tape, Tensor};
 
 /// The kind of a model file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,13 +101,26 @@ impl<'a> Model<'a> {
         }
         let tape = Tape::new(self.config, entries)?;
         self.check_norms(&tape)?;
+        device::check_groups(&tape)?;
         Ok(tape)
+    }
+
+    /// Compares the tensors with the checksums in the file, if it has any: files that `llamita convert` wrote
+    /// do. Returns how many tensors were compared. It reads the whole file.
+    ///
+    /// # Errors
+    /// The first tensor whose checksum differs, or a list of checksums that is not one.
+    pub fn verify(&self) -> Result<usize, FormatError> {
+        match &self.source {
+            Source::Gguf(places) => device::verify(self.bytes, places),
+            Source::Llama2cV0 | Source::Llama2cV1 => Ok(0),
+        }
     }
 
     fn fill_llama2c(&self, entries: &mut [Entry]) {
         let index = |tensor| Tape::index(&self.config, tensor);
         llama2c::walk(&self.config, self.kind(), |tensor, offset| {
-            entries[index(tensor)] = Entry { offset, format: Format::F32 };
+            entries[index(tensor)] = Entry { offset, ..Entry::EMPTY };
         });
         if self.config.shared_classifier {
             let shared = entries[index(Tensor::Embedding)];

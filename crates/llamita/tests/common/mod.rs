@@ -7,9 +7,10 @@ pub mod data;
 
 use llamita::weights::{Entry, Matrix, Norm};
 use llamita::{
-    Capacity, Config, Engine, Generation, Kernels, Model, Resident, Rows, Sampler, Settings, State, Tape,
-    Team, Tokenizer, Utf8Stream, Weights, state_len,
+    CacheFormat, Capacity, Config, Engine, Generation, Kernels, Model, Resident, Rows, Sampler, Settings,
+    State, Tape, Team, Tokenizer, Utf8Stream, Weights, state_len,
 };
+use llamita_kernels::quantized::QuantizedRows;
 
 /// A model file in memory that is aligned to its numbers.
 pub struct File(Vec<f32>, usize);
@@ -58,11 +59,13 @@ pub struct Lender<'a> {
     pub rows_at_once: usize,
     pub bytes: u64,
     buffer: Vec<f32>,
+    values: Vec<u8>,
+    scales: Vec<u16>,
 }
 
 impl<'a> Lender<'a> {
     pub fn new(resident: Resident<'a>, rows_at_once: usize) -> Self {
-        Self { resident, rows_at_once, bytes: 0, buffer: Vec::new() }
+        Self { resident, rows_at_once, bytes: 0, buffer: Vec::new(), values: Vec::new(), scales: Vec::new() }
     }
 }
 
@@ -90,13 +93,33 @@ impl Weights for Lender<'_> {
         let shape = |matrix| Tape::shape(&config, llamita::weights::Tensor::Matrix(matrix));
         let turn = (0..N).find(|&i| from[i] < shape(matrices[i]).0).expect("a product asks until it has all");
         let (rows, columns) = shape(matrices[turn]);
-        let count = self.rows_at_once.min(rows - from[turn]);
         let all = self.resident.lend([matrices[turn]], [from[turn]])?[0];
-        self.buffer.clear();
-        self.buffer.resize(count * columns, 0.0);
-        all.to_f32(&mut self.buffer);
-        self.bytes += 4 * self.buffer.len() as u64;
-        Ok(core::array::from_fn(|i| if i == turn { Rows::F32(&self.buffer) } else { Rows::default() }))
+        // Quantized rows come in blocks of eight.
+        let quantized = matches!(all, Rows::Quantized(_));
+        let at_once = if quantized { self.rows_at_once.next_multiple_of(8) } else { self.rows_at_once };
+        let count = at_once.min(rows - from[turn]);
+        let some = all.slice(0..count, columns);
+        self.bytes += match some {
+            Rows::F32(w) => 4 * w.len(),
+            Rows::F16(w) | Rows::Bf16(w) => 2 * w.len(),
+            Rows::Quantized(w) => w.values.len() + 2 * w.scales.len(),
+        } as u64;
+        // Elsewhere in memory each time, as from a card.
+        let lent = match some {
+            Rows::Quantized(w) => {
+                self.values = w.values.to_vec();
+                self.scales = w.scales.to_vec();
+                Rows::Quantized(QuantizedRows { values: &self.values, scales: &self.scales, ..w })
+            }
+            floats => {
+                self.buffer = vec![0.0; count * columns];
+                for (row, out) in self.buffer.chunks_exact_mut(columns).enumerate() {
+                    floats.row(row, out);
+                }
+                Rows::F32(&self.buffer)
+            }
+        };
+        Ok(core::array::from_fn(|i| if i == turn { lent } else { Rows::default() }))
     }
 }
 
@@ -109,7 +132,7 @@ pub fn logits<W: Weights, T: Team>(
     batch: usize,
 ) -> Vec<f32> {
     let config = *weights.config();
-    let capacity = Capacity { context: tokens.len(), batch, logits: batch };
+    let capacity = Capacity { context: tokens.len(), batch, logits: batch, cache: CacheFormat::F32 };
     // Memory as a chip finds it: anything.
     let mut memory = vec![f32::NAN; state_len(&config, capacity).unwrap()];
     let state = State::new(&config, capacity, &mut memory).unwrap();
@@ -132,7 +155,7 @@ pub fn story<W: Weights, T: Team>(
     steps: usize,
 ) -> String {
     let config = *weights.config();
-    let capacity = Capacity { context: config.seq_len, batch: 8, logits: 1 };
+    let capacity = Capacity { context: config.seq_len, batch: 8, logits: 1, cache: CacheFormat::F32 };
     let mut memory = vec![f32::NAN; state_len(&config, capacity).unwrap()];
     let state = State::new(&config, capacity, &mut memory).unwrap();
     let mut engine = Engine::new(weights, state, team, Kernels::detect());

@@ -351,15 +351,17 @@ fn tensors_are_checked() {
     let change = |name: &str, change: fn(&mut Tensor)| refused(|file| change(file.tensor(name)));
     assert_eq!(
         change("blk.0.attn_q.weight", |tensor| tensor.kind = 8),
-        "tensor blk.0.attn_q.weight is Q8_0, supported are F32, F16 and BF16: get the model in one of these"
+        "tensor blk.0.attn_q.weight has rows of 8, Q8_0 wants multiples of 32: the file is damaged, \
+         copy or download it again"
     );
     assert_eq!(
-        change("token_embd.weight", |tensor| tensor.kind = 12),
-        "tensor token_embd.weight is Q4_K, supported are F32, F16 and BF16: get the model in one of these"
+        change("token_embd.weight", |tensor| tensor.kind = 10),
+        "tensor token_embd.weight is Q2_K, supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K and Q6_K: \
+         get the model in one of these"
     );
     assert_eq!(
         change("output.weight", |tensor| tensor.kind = 1000),
-        "tensor output.weight is of unknown type 1000, supported are F32, F16 and BF16: \
+        "tensor output.weight is of unknown type 1000, supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K and Q6_K: \
          get the model in one of these"
     );
     assert_eq!(

@@ -11,7 +11,7 @@ use llamita::Resident;
 use llamita::config::Config;
 use llamita::format::{FormatError, Kind, Model, TensorName};
 use llamita::tokenizer::GgufVocabulary;
-use llamita::weights::{Entry, Format, Matrix, Norm, Tape, Tensor};
+use llamita::weights::{Blocks, Entry, Format, Matrix, Norm, Tape, Tensor};
 use proptest::prelude::*;
 
 /// Everything that reading a file does.
@@ -38,7 +38,7 @@ fn f32_at(bytes: &[u8], at: usize) -> f32 {
 #[track_caller]
 fn assert_tape(bytes: &[u8], config: &Config, entries: &[Entry]) {
     for (name, rows, columns, index) in tensors(config) {
-        let Entry { offset, format } = entries[index];
+        let Entry { offset, format, .. } = entries[index];
         assert_eq!(format, Format::F32);
         let (first, last) = (offset as usize, offset as usize + 4 * (rows * columns - 1));
         let expected = index as f32 + 1.0;
@@ -135,7 +135,7 @@ fn weights_want_the_file_of_their_tape() {
 fn memory_for_the_tape_may_hold_anything() {
     let bytes = Gguf::new(&SHARED).bytes();
     let model = Model::read(&bytes).unwrap();
-    let mut entries = [Entry { offset: 77, format: Format::F16 }; 21];
+    let mut entries = [Entry { offset: 77, scales: 7, format: Format::F16 }; 21];
     model.tape(&mut entries).unwrap();
     assert_tape(&bytes, &SHARED, &entries);
 }
@@ -286,13 +286,14 @@ fn stories260k_is_the_same_in_both_versions() {
 }
 
 #[test]
-fn stories260k_in_int8_is_refused_by_name() {
-    let Some(v2) = data::read("data/models/stories260K-v2-q8.bin") else { return };
+fn stories260k_in_int8_has_to_be_repacked() {
     let Some(gguf) = data::read("data/models/stories260K-Q8_0.gguf") else { return };
-    assert!(refusal(&v2).starts_with("llama2.c version 2 (int8), supported are 0 and 1 (f32)"));
+    let (_, entries, _) = load(&gguf).map_err(|error| error.to_string()).unwrap();
+    assert_eq!(entries[0].format, Format::Blocks(Blocks::Q8_0));
     assert_eq!(
-        refusal(&gguf),
-        "tensor token_embd.weight is Q8_0, supported are F32, F16 and BF16: get the model in one of these"
+        not_resident(&gguf, 0, gguf.len()).unwrap(),
+        "tensor token_embd.weight is Q8_0, which has to be repacked before it is used: \
+         convert the file with `llamita convert`"
     );
     let model = Model::read(&gguf).unwrap();
     assert_eq!(*model.config(), STORIES_260K);

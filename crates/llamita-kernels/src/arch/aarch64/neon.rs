@@ -34,6 +34,8 @@ impl F32x8 {
 // SAFETY of every block below: the trait's callers promise NEON, and the elements for loads and stores, which
 // need no alignment beyond the element's.
 impl Vector for F32x8 {
+    /// Four sums of each row.
+    type Integers = [int32x4_t; LANES];
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: As above.
@@ -46,13 +48,28 @@ impl Vector for F32x8 {
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {
-        let mut floats = [0.0; LANES];
-        for (i, float) in floats.iter_mut().enumerate() {
-            // SAFETY: As above. Conversion by vector needs `float16x4_t`, which is not stable.
-            *float = <crate::rows::F16 as crate::rows::Element>::to_f32(unsafe { *from.add(i) });
+        /// See `F16::to_f32`; conversion in one instruction needs `float16x4_t`, which is not stable.
+        #[inline(always)]
+        unsafe fn half(bits: uint16x4_t) -> float32x4_t {
+            // SAFETY: As below.
+            unsafe {
+                let sign = vshll_n_u16::<16>(vand_u16(bits, vdup_n_u16(0x8000)));
+                let magnitude = vshlq_n_u32::<13>(vmovl_u16(vand_u16(bits, vdup_n_u16(0x7fff))));
+                let special =
+                    vandq_u32(vcgeq_u32(magnitude, vdupq_n_u32(0x1f << 23)), vdupq_n_u32(0xff << 23));
+                let scaled =
+                    vmulq_n_f32(vreinterpretq_f32_u32(magnitude), f32::from_bits((127 + 127 - 15) << 23));
+                let scaled = vreinterpretq_u32_f32(scaled);
+                let magnitude =
+                    vbslq_u32(vceqq_u32(special, vdupq_n_u32(0)), scaled, vorrq_u32(magnitude, special));
+                vreinterpretq_f32_u32(vorrq_u32(magnitude, sign))
+            }
         }
-        // SAFETY: As above; the buffer holds 8 elements.
-        unsafe { Self::load(floats.as_ptr()) }
+        // SAFETY: As above.
+        Self(unsafe {
+            let bits = vld1q_u16(from);
+            [half(vget_low_u16(bits)), half(vget_high_u16(bits))]
+        })
     }
     #[inline(always)]
     unsafe fn load_bf16(from: *const u16) -> Self {
@@ -63,6 +80,14 @@ impl Vector for F32x8 {
                 vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_low_u16(bits))),
                 vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_high_u16(bits))),
             ]
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: As above.
+        Self(unsafe {
+            let wide = vmovl_s8(vld1_s8(from));
+            [vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(wide)))]
         })
     }
     #[inline(always)]
@@ -156,5 +181,66 @@ impl Vector for F32x8 {
             let upper = Self([sum4([a[1], b[1], c[1], d[1]]), sum4([e[1], f[1], g[1], h[1]])]);
             lower.add(upper)
         }
+    }
+    #[inline(always)]
+    unsafe fn magnitude(self, most: Self) -> Self {
+        self.each(most, |x, most| {
+            // SAFETY: As above. Magnitudes are in the order of their bits.
+            unsafe {
+                let magnitude = vreinterpretq_u32_f32(vabsq_f32(x));
+                vreinterpretq_f32_u32(vmaxq_u32(magnitude, vreinterpretq_u32_f32(most)))
+            }
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(self, to: *mut i8) {
+        // SAFETY: As above.
+        unsafe {
+            let [low, high] = self.0.map(|x| vmovn_u32(vreinterpretq_u32_f32(x)));
+            vst1_s8(to, vreinterpret_s8_u8(vmovn_u16(vcombine_u16(low, high))));
+        }
+    }
+    #[inline(always)]
+    unsafe fn no_integers() -> [int32x4_t; LANES] {
+        // SAFETY: As above.
+        [unsafe { vdupq_n_s32(0) }; LANES]
+    }
+    #[inline(always)]
+    unsafe fn add_q8(sums: &mut [int32x4_t; LANES], w: *const u8, x: *const i8) {
+        // SAFETY: As above.
+        unsafe {
+            let x = vld1q_s8(x);
+            for (row, sum) in sums.iter_mut().enumerate() {
+                let w = vld1q_s8(w.add(16 * row).cast());
+                // At most 2 * 128 * 127, which 16 bits hold.
+                let pairs = vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x);
+                *sum = vpadalq_s16(*sum, pairs);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_q4(sums: &mut [int32x4_t; LANES], w: *const u8, x: *const i8) {
+        // SAFETY: As above.
+        unsafe {
+            let [low_x, high_x] = [vld1q_s8(x), vld1q_s8(x.add(16))];
+            for (row, sum) in sums.iter_mut().enumerate() {
+                let w = vld1q_u8(w.add(16 * row));
+                let low = vreinterpretq_s8_u8(vandq_u8(w, vdupq_n_u8(15)));
+                let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(w));
+                // At most 4 * 15 * 127, which 16 bits hold.
+                let sums = vmlal_high_s8(vmull_s8(vget_low_s8(low), vget_low_s8(low_x)), low, low_x);
+                let sums = vmlal_s8(sums, vget_low_s8(high), vget_low_s8(high_x));
+                *sum = vpadalq_s16(*sum, vmlal_high_s8(sums, high, high_x));
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum_rows(sums: [int32x4_t; LANES], offset: i32) -> Self {
+        // SAFETY: As above.
+        Self(unsafe {
+            let [a, b, c, d, e, f, g, h] = sums;
+            [vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)), vpaddq_s32(vpaddq_s32(e, f), vpaddq_s32(g, h))]
+                .map(|rows| vcvtq_f32_s32(vsubq_s32(rows, vdupq_n_s32(offset))))
+        })
     }
 }

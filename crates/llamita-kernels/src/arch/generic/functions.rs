@@ -1,9 +1,9 @@
 //! Everything but the matrix product.
 
 use super::{Vector, load_filled, store_partial, sum};
-use crate::LANES;
 use crate::scalar::MASS_LANES;
 use crate::scalar::exp_constants::{HIGH, LN2, LOW, MAGIC, POLYNOMIAL};
+use crate::{Cache, LANES};
 
 /// See [`crate::Kernels::dot`].
 #[inline(always)]
@@ -195,63 +195,80 @@ pub(crate) unsafe fn rope<V: Vector>(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// Blocks of keys whose scores are summed side by side, so that their chains of additions overlap.
-const SCORE_BLOCKS: usize = 4;
+/// Numbers of a cache, eight at a time.
+trait Cached: Copy {
+    unsafe fn load<V: Vector>(from: *const Self) -> V;
+}
+
+impl Cached for f32 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const f32) -> V {
+        // SAFETY: The caller promises the unit and 8 elements.
+        unsafe { V::load(from) }
+    }
+}
+
+impl Cached for i8 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const i8) -> V {
+        // SAFETY: The caller promises the unit and 8 elements.
+        unsafe { V::load_i8(from) }
+    }
+}
 
 /// See [`crate::Kernels::attention`].
 #[inline(always)]
 pub(crate) unsafe fn attention<V: Vector>(
     q: &[f32],
-    keys: &[f32],
-    values: &[f32],
+    keys: Cache<'_>,
+    values: Cache<'_>,
     scores: &mut [f32],
     len: usize,
     out: &mut [f32],
 ) {
-    let head_size = q.len();
-    let blocks = len.div_ceil(LANES);
-    let scores = &mut scores[..blocks * LANES];
-    // SAFETY: The caller promises the unit; `keys` and `values` hold `blocks` blocks of `head_size` vectors,
-    // `scores` as many vectors, as `Kernels` asserts.
+    let scores = &mut scores[..len.next_multiple_of(LANES)];
+    // SAFETY: The caller promises the unit; `keys` and `values` hold the positions of `scores`, which are whole
+    // blocks, as `Kernels` asserts.
     unsafe {
-        let to = scores.as_mut_ptr();
-        let mut block = 0;
+        match keys {
+            Cache::F32(keys) => score::<V, f32>(q, keys, scores),
+            Cache::Q8 { values, scales } => {
+                score::<V, i8>(q, values, scores);
+                multiply::<V>(scores, scales);
+            }
+        }
+        scores[len..].fill(f32::NEG_INFINITY);
+        let scale = 1.0 / exponentials::<V>(scores);
+        match values {
+            Cache::F32(values) => mix::<V, f32>(scores, values, scale, out),
+            Cache::Q8 { values, scales } => {
+                multiply::<V>(scores, scales);
+                mix::<V, i8>(scores, values, scale, out);
+            }
+        }
+    }
+}
+
+/// Blocks of keys whose scores are summed side by side, so that their chains of additions overlap.
+const SCORE_BLOCKS: usize = 4;
+
+/// Products of the query with the keys of all positions.
+///
+/// # Safety
+/// The CPU has the unit; `scores` are whole blocks, and `keys` as many.
+#[inline(always)]
+unsafe fn score<V: Vector, E: Cached>(q: &[f32], keys: &[E], scores: &mut [f32]) {
+    let (blocks, to) = (scores.len() / LANES, scores.as_mut_ptr());
+    let mut block = 0;
+    // SAFETY: The caller promises the unit and the blocks.
+    unsafe {
         while block + SCORE_BLOCKS <= blocks {
-            score_blocks::<V, SCORE_BLOCKS>(q, keys.as_ptr(), to, block);
+            score_blocks::<V, E, SCORE_BLOCKS>(q, keys.as_ptr(), to, block);
             block += SCORE_BLOCKS;
         }
         while block < blocks {
-            score_blocks::<V, 1>(q, keys.as_ptr(), to, block);
+            score_blocks::<V, E, 1>(q, keys.as_ptr(), to, block);
             block += 1;
-        }
-        scores[len..].fill(f32::NEG_INFINITY);
-        let scale = V::splat(1.0 / exponentials::<V>(scores));
-
-        let (from, values) = (scores.as_ptr(), values.as_ptr());
-        let mut i = 0;
-        while i < head_size {
-            let group = (head_size - i).min(LANES);
-            let mut sums = [V::splat(0.0); LANES];
-            if group == LANES {
-                for block in 0..blocks {
-                    let score = V::load(from.add(block * LANES));
-                    let values = values.add((block * head_size + i) * LANES);
-                    for j in 0..LANES {
-                        sums[j] = sums[j].add(score.mul(V::load(values.add(j * LANES))));
-                    }
-                }
-            } else {
-                for (j, sum) in sums.iter_mut().enumerate().take(group) {
-                    for block in 0..blocks {
-                        let values = V::load(values.add((block * head_size + i + j) * LANES));
-                        *sum = sum.add(V::load(from.add(block * LANES)).mul(values));
-                    }
-                }
-            }
-            let mut sum = [0.0; LANES];
-            V::sum_each(sums).mul(scale).store(sum.as_mut_ptr());
-            out[i..i + group].copy_from_slice(&sum[..group]);
-            i += group;
         }
     }
 }
@@ -261,9 +278,9 @@ pub(crate) unsafe fn attention<V: Vector>(
 /// # Safety
 /// The CPU has the unit; `keys` and `scores` hold the blocks.
 #[inline(always)]
-unsafe fn score_blocks<V: Vector, const B: usize>(
+unsafe fn score_blocks<V: Vector, E: Cached, const B: usize>(
     q: &[f32],
-    keys: *const f32,
+    keys: *const E,
     scores: *mut f32,
     block: usize,
 ) {
@@ -274,12 +291,62 @@ unsafe fn score_blocks<V: Vector, const B: usize>(
         for (i, &q_i) in q.iter().enumerate() {
             let q_i = V::splat(q_i);
             for b in 0..B {
-                sums[b] = sums[b].add(q_i.mul(V::load(keys.add((b * q.len() + i) * LANES))));
+                sums[b] = sums[b].add(q_i.mul(E::load(keys.add((b * q.len() + i) * LANES))));
             }
         }
         for b in 0..B {
             sums[b].store(scores.add((block + b) * LANES));
         }
+    }
+}
+
+/// Multiplies the scores with the scales of the positions.
+///
+/// # Safety
+/// The CPU has the unit; `scores` are whole blocks, and `scales` at least as many.
+#[inline(always)]
+unsafe fn multiply<V: Vector>(scores: &mut [f32], scales: &[u16]) {
+    for (scores, scales) in scores.as_chunks_mut::<LANES>().0.iter_mut().zip(scales.as_chunks::<LANES>().0) {
+        // SAFETY: The caller promises the unit; a chunk has 8 elements.
+        unsafe { V::load(scores.as_ptr()).mul(V::load_bf16(scales.as_ptr())).store(scores.as_mut_ptr()) };
+    }
+}
+
+/// The sum of the values, each times the score of its position, and all times `scale`.
+///
+/// # Safety
+/// The CPU has the unit; `scores` are whole blocks, and `values` as many of the size of `out`.
+#[inline(always)]
+unsafe fn mix<V: Vector, E: Cached>(scores: &[f32], values: &[E], scale: f32, out: &mut [f32]) {
+    let (head_size, blocks) = (out.len(), scores.len() / LANES);
+    let (from, values) = (scores.as_ptr(), values.as_ptr());
+    let mut i = 0;
+    while i < head_size {
+        let group = (head_size - i).min(LANES);
+        // SAFETY: The caller promises the unit and the blocks.
+        unsafe {
+            let mut sums = [V::splat(0.0); LANES];
+            if group == LANES {
+                for block in 0..blocks {
+                    let score = V::load(from.add(block * LANES));
+                    let values = values.add((block * head_size + i) * LANES);
+                    for j in 0..LANES {
+                        sums[j] = sums[j].add(score.mul(E::load(values.add(j * LANES))));
+                    }
+                }
+            } else {
+                for (j, sum) in sums.iter_mut().enumerate().take(group) {
+                    for block in 0..blocks {
+                        let values = E::load::<V>(values.add((block * head_size + i + j) * LANES));
+                        *sum = sum.add(V::load(from.add(block * LANES)).mul(values));
+                    }
+                }
+            }
+            let mut sum = [0.0; LANES];
+            V::sum_each(sums).mul(V::splat(scale)).store(sum.as_mut_ptr());
+            out[i..i + group].copy_from_slice(&sum[..group]);
+        }
+        i += group;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The product of a matrix of weights with the activations of some tokens.
 
 use super::Vector;
+use crate::quantized::Input;
 use crate::rows::{Bf16, Element, F16, F32};
 use crate::{LANES, Panel, Rows};
 
@@ -56,13 +57,14 @@ const MOST: usize = 2 * LANES;
 
 /// See [`crate::Kernels::matmul`].
 #[inline(always)]
-pub(crate) unsafe fn matmul<V: Vector>(w: Rows<'_>, x: &[f32], out: Panel<'_>, add: bool) {
+pub(crate) unsafe fn matmul<V: Vector>(w: Rows<'_>, x: Input<'_>, out: Panel<'_>, add: bool) {
     // SAFETY: The caller promises the unit.
     unsafe {
         match w {
-            Rows::F32(w) => matmul_of::<V, F32>(w, x, out, add),
-            Rows::F16(w) => matmul_of::<V, F16>(w, x, out, add),
-            Rows::Bf16(w) => matmul_of::<V, Bf16>(w, x, out, add),
+            Rows::F32(w) => matmul_of::<V, F32>(w, x.floats, out, add),
+            Rows::F16(w) => matmul_of::<V, F16>(w, x.floats, out, add),
+            Rows::Bf16(w) => matmul_of::<V, Bf16>(w, x.floats, out, add),
+            Rows::Quantized(w) => super::quantized::matmul::<V>(w, x.quantized, out, add),
         }
     }
 }

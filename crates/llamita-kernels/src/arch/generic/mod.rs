@@ -10,10 +10,13 @@ use crate::LANES;
 /// Every method needs a CPU that has the unit's instructions; loads and stores need 8 elements to be there
 /// (the partial ones as many as they are told), aligned as their type.
 pub(crate) trait Vector: Copy {
+    /// Sums of products of integers, some for each of 8 rows.
+    type Integers: Copy;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn load_f16(from: *const u16) -> Self;
     unsafe fn load_bf16(from: *const u16) -> Self;
+    unsafe fn load_i8(from: *const i8) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
@@ -35,6 +38,19 @@ pub(crate) trait Vector: Copy {
     unsafe fn swap_pairs(self) -> Self;
     /// The sums of the lanes of 8 vectors, each in pairs.
     unsafe fn sum_each(vectors: [Self; LANES]) -> Self;
+    /// The larger magnitude, by their bits: not-a-number is larger than all. `most` is a magnitude.
+    unsafe fn magnitude(self, most: Self) -> Self;
+    /// Stores the lowest byte of each lane.
+    unsafe fn store_low_bytes(self, to: *mut i8);
+    /// Sums of nothing.
+    unsafe fn no_integers() -> Self::Integers;
+    /// Adds the products of 8 rows, each of 16 weights of eight bits, with 16 activations; no activation is
+    /// -128.
+    unsafe fn add_q8(sums: &mut Self::Integers, w: *const u8, x: *const i8);
+    /// Adds the products of 8 rows, each of 32 numbers of four bits, from 0 to 15, with 32 activations.
+    unsafe fn add_q4(sums: &mut Self::Integers, w: *const u8, x: *const i8);
+    /// The sum of each row less `offset`, as a float.
+    unsafe fn sum_rows(sums: Self::Integers, offset: i32) -> Self;
     /// The first `len` elements, fewer than 8, and zeros.
     #[inline(always)]
     unsafe fn load_first(from: *const f32, len: usize) -> Self {
@@ -91,9 +107,11 @@ unsafe fn store_partial<V: Vector>(v: V, to: *mut f32, len: usize) {
 
 mod functions;
 mod matmul;
+mod quantized;
 
 pub(crate) use functions::*;
 pub(crate) use matmul::matmul;
+pub(crate) use quantized::quantize;
 
 /// The kernels of a unit, as functions of a value that proves that the CPU has it. They trust their one caller,
 /// `kernels.rs`, to have checked the lengths.
@@ -115,7 +133,8 @@ macro_rules! kernels {
     };
     ($unit:ty, $vector:ty, $features:literal) => {
         kernels!($unit, $vector, $features, {
-            fn matmul(w: crate::Rows<'_>, x: &[f32], out: crate::Panel<'_>, add: bool);
+            fn matmul(w: crate::Rows<'_>, x: crate::quantized::Input<'_>, out: crate::Panel<'_>, add: bool);
+            fn quantize(x: &[f32], group: usize, values: &mut [i8], scales: &mut [f32], sums: &mut [i32]);
             fn dot(a: &[f32], b: &[f32]) -> f32;
             fn sum_of_squares(x: &[f32]) -> f32;
             fn scale(x: &[f32], scale: f32, weight: &[f32], out: &mut [f32]);
@@ -124,7 +143,12 @@ macro_rules! kernels {
             fn swiglu(gate: &mut [f32], up: &[f32]);
             fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]);
             fn attention(
-                q: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], len: usize, out: &mut [f32]
+                q: &[f32],
+                keys: crate::Cache<'_>,
+                values: crate::Cache<'_>,
+                scores: &mut [f32],
+                len: usize,
+                out: &mut [f32]
             );
             fn mass_above(x: &[f32], threshold: f32) -> (f32, usize);
             fn between(x: &[f32], low: f32, high: f32, found: &mut [u32]) -> usize;

@@ -34,6 +34,8 @@ impl F32x8 {
 // SAFETY of every block below: the trait's callers promise the elements for loads and stores, which need no
 // alignment beyond the element's.
 impl Vector for F32x8 {
+    /// Four sums of each row.
+    type Integers = [v128; LANES];
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         Self([f32x4_splat(x); 2])
@@ -45,19 +47,32 @@ impl Vector for F32x8 {
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {
-        let mut floats = [0.0; LANES];
-        for (i, float) in floats.iter_mut().enumerate() {
-            // SAFETY: As above. There is no instruction for this conversion.
-            *float = <crate::rows::F16 as crate::rows::Element>::to_f32(unsafe { *from.add(i) });
+        /// See `F16::to_f32`: there is no instruction for this conversion. `bits` has four of them.
+        #[inline(always)]
+        fn half(bits: v128) -> v128 {
+            let sign = i32x4_shl(v128_and(bits, u32x4_splat(0x8000)), 16);
+            let magnitude = i32x4_shl(v128_and(bits, u32x4_splat(0x7fff)), 13);
+            let special = u32x4_ge(magnitude, u32x4_splat(0x1f << 23));
+            let scaled = f32x4_mul(magnitude, f32x4_splat(f32::from_bits((127 + 127 - 15) << 23)));
+            let magnitude = v128_bitselect(v128_or(magnitude, u32x4_splat(0xff << 23)), scaled, special);
+            v128_or(magnitude, sign)
         }
-        // SAFETY: As above; the buffer holds 8 elements.
-        unsafe { Self::load(floats.as_ptr()) }
+        // SAFETY: As above.
+        let bits = unsafe { v128_load(from.cast()) };
+        Self([half(u32x4_extend_low_u16x8(bits)), half(u32x4_extend_high_u16x8(bits))])
     }
     #[inline(always)]
     unsafe fn load_bf16(from: *const u16) -> Self {
         // SAFETY: As above.
         let bits = unsafe { v128_load(from.cast()) };
         Self([i32x4_shl(u32x4_extend_low_u16x8(bits), 16), i32x4_shl(u32x4_extend_high_u16x8(bits), 16)])
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: As above.
+        let wide = unsafe { i16x8_load_extend_i8x8(from) };
+        let halves = [i32x4_extend_low_i16x8(wide), i32x4_extend_high_i16x8(wide)];
+        Self(halves.map(|half| f32x4_convert_i32x4(half)))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -130,5 +145,59 @@ impl Vector for F32x8 {
         let lower = Self([sum4(0, &vectors[..4]), sum4(0, &vectors[4..])]);
         let upper = Self([sum4(1, &vectors[..4]), sum4(1, &vectors[4..])]);
         lower.each(upper, |a, b| f32x4_add(a, b))
+    }
+    #[inline(always)]
+    unsafe fn magnitude(self, most: Self) -> Self {
+        self.each(most, |x, most| u32x4_max(f32x4_abs(x), most))
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(self, to: *mut i8) {
+        let bytes =
+            u8x16_shuffle::<0, 4, 8, 12, 16, 20, 24, 28, 0, 0, 0, 0, 0, 0, 0, 0>(self.0[0], self.0[1]);
+        // SAFETY: As above.
+        unsafe { v128_store64_lane::<0>(bytes, to.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn no_integers() -> [v128; LANES] {
+        [i32x4_splat(0); LANES]
+    }
+    #[inline(always)]
+    unsafe fn add_q8(sums: &mut [v128; LANES], w: *const u8, x: *const i8) {
+        // SAFETY: As above.
+        let x = unsafe { v128_load(x.cast()) };
+        for (row, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: As above.
+            let w = unsafe { v128_load(w.add(16 * row).cast()) };
+            // At most 2 * 128 * 127, which 16 bits hold.
+            let pairs = i16x8_add(i16x8_extmul_low_i8x16(w, x), i16x8_extmul_high_i8x16(w, x));
+            *sum = i32x4_add(*sum, i32x4_extadd_pairwise_i16x8(pairs));
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_q4(sums: &mut [v128; LANES], w: *const u8, x: *const i8) {
+        // SAFETY: As above.
+        let [low_x, high_x] = unsafe { [v128_load(x.cast()), v128_load(x.add(16).cast())] };
+        for (row, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: As above.
+            let w = unsafe { v128_load(w.add(16 * row).cast()) };
+            let (low, high) = (v128_and(w, u8x16_splat(15)), u8x16_shr(w, 4));
+            // At most 4 * 15 * 127, which 16 bits hold.
+            let pairs = i16x8_add(
+                i16x8_add(i16x8_extmul_low_i8x16(low, low_x), i16x8_extmul_high_i8x16(low, low_x)),
+                i16x8_add(i16x8_extmul_low_i8x16(high, high_x), i16x8_extmul_high_i8x16(high, high_x)),
+            );
+            *sum = i32x4_add(*sum, i32x4_extadd_pairwise_i16x8(pairs));
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum_rows(sums: [v128; LANES], offset: i32) -> Self {
+        /// Sums of neighbours, of `a` and then of `b`.
+        #[inline(always)]
+        fn add_pairs(a: v128, b: v128) -> v128 {
+            i32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b))
+        }
+        let [a, b, c, d, e, f, g, h] = sums;
+        let rows = [add_pairs(add_pairs(a, b), add_pairs(c, d)), add_pairs(add_pairs(e, f), add_pairs(g, h))];
+        Self(rows.map(|rows| f32x4_convert_i32x4(i32x4_sub(rows, i32x4_splat(offset)))))
     }
 }

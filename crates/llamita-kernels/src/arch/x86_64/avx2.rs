@@ -39,6 +39,8 @@ impl F32x8 {
 // SAFETY of every block below: the trait's callers promise AVX2, FMA and F16C, and the elements for loads and
 // stores, which need no alignment beyond the element's.
 impl Vector for F32x8 {
+    /// Two rows in each: four sums of the first, four of the second.
+    type Integers = [__m256i; 4];
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: As above.
@@ -61,6 +63,11 @@ impl Vector for F32x8 {
             let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
         })
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: As above.
+        Self(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -149,6 +156,75 @@ impl Vector for F32x8 {
         Self(unsafe {
             let mask = _mm256_loadu_si256(MASK.as_ptr().add(LANES - len).cast());
             _mm256_maskload_ps(from, mask)
+        })
+    }
+    #[inline(always)]
+    unsafe fn magnitude(self, most: Self) -> Self {
+        // SAFETY: As above.
+        Self(unsafe {
+            let magnitude = _mm256_and_si256(_mm256_castps_si256(self.0), _mm256_set1_epi32(i32::MAX));
+            _mm256_castsi256_ps(_mm256_max_epi32(magnitude, _mm256_castps_si256(most.0)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(self, to: *mut i8) {
+        // SAFETY: As above.
+        unsafe {
+            let place = _mm256_setr_epi8(
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+            );
+            let bytes = _mm256_shuffle_epi8(_mm256_castps_si256(self.0), place);
+            let bytes =
+                _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
+            _mm_storel_epi64(to.cast(), bytes);
+        }
+    }
+    #[inline(always)]
+    unsafe fn no_integers() -> [__m256i; 4] {
+        // SAFETY: As above.
+        [unsafe { _mm256_setzero_si256() }; 4]
+    }
+    #[inline(always)]
+    unsafe fn add_q8(sums: &mut [__m256i; 4], w: *const u8, x: *const i8) {
+        // SAFETY: As above.
+        unsafe {
+            let x = _mm256_broadcastsi128_si256(_mm_loadu_si128(x.cast()));
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let w = _mm256_loadu_si256(w.add(32 * i).cast());
+                // The unit multiplies what has no sign with what has one, and adds pairs: at most 2 * 128 * 127,
+                // which 16 bits hold.
+                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_q4(sums: &mut [__m256i; 4], w: *const u8, x: *const i8) {
+        // SAFETY: As above.
+        unsafe {
+            let low_half = _mm256_set1_epi8(15);
+            let low_x = _mm256_broadcastsi128_si256(_mm_loadu_si128(x.cast()));
+            let high_x = _mm256_broadcastsi128_si256(_mm_loadu_si128(x.add(16).cast()));
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let w = _mm256_loadu_si256(w.add(32 * i).cast());
+                let low = _mm256_and_si256(w, low_half);
+                let high = _mm256_and_si256(_mm256_srli_epi16::<4>(w), low_half);
+                let pairs =
+                    _mm256_add_epi16(_mm256_maddubs_epi16(low, low_x), _mm256_maddubs_epi16(high, high_x));
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum_rows(sums: [__m256i; 4], offset: i32) -> Self {
+        // SAFETY: As above.
+        Self(unsafe {
+            // Rows 0, 2, 4, 6 in the lower half, 1, 3, 5, 7 in the upper.
+            let rows =
+                _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
+            let rows = _mm256_permutevar8x32_epi32(rows, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            _mm256_cvtepi32_ps(_mm256_sub_epi32(rows, _mm256_set1_epi32(offset)))
         })
     }
 }

@@ -1,0 +1,176 @@
+//! Quantized weights, and the activations for them.
+//!
+//! A vector holds a number for each of a block's eight rows. Sums of a group are exact, so a unit may add up
+//! the products in any order.
+
+use super::{Vector, load_filled, sum};
+use crate::quantized::{BLOCK_ROWS, Quant, Quantized, QuantizedRows};
+use crate::scalar::exp_constants::MAGIC;
+use crate::{LANES, Panel};
+
+/// See [`crate::Kernels::quantize`].
+#[inline(always)]
+pub(crate) unsafe fn quantize<V: Vector>(
+    x: &[f32],
+    group: usize,
+    values: &mut [i8],
+    scales: &mut [f32],
+    sums: &mut [i32],
+) {
+    let outs = values.chunks_exact_mut(group).zip(scales).zip(sums);
+    for (((values, scale), total), x) in outs.zip(x.chunks(group)) {
+        // SAFETY: The caller promises the unit; loads stay inside `x`, and stores inside `values`, which is at
+        // least as long.
+        unsafe {
+            let (from, to) = (x.as_ptr(), values.as_mut_ptr());
+            let mut most = V::splat(0.0);
+            for_vectors!(x.len(), |i| most = V::load(from.add(i)).magnitude(most), |i, rest| most =
+                load_filled::<V>(from.add(i), rest, 0.0).magnitude(most));
+            let mut lanes = [0.0; LANES];
+            most.store(lanes.as_mut_ptr());
+            let inverse;
+            (*scale, inverse) = crate::scalar::quantum(crate::scalar::magnitude(&lanes));
+            let (inverse, magic) = (V::splat(inverse), V::splat(MAGIC));
+            // Whole numbers, far below 2^24: their sum as floats is exact.
+            let mut integers = V::splat(0.0);
+            for_vectors!(
+                x.len(),
+                |i| {
+                    let shifted = V::load(from.add(i)).mul(inverse).add(magic);
+                    integers = integers.add(shifted.sub(magic));
+                    shifted.store_low_bytes(to.add(i));
+                },
+                |i, rest| {
+                    let shifted = load_filled::<V>(from.add(i), rest, 0.0).mul(inverse).add(magic);
+                    integers = integers.add(shifted.sub(magic));
+                    let mut bytes = [0; LANES];
+                    shifted.store_low_bytes(bytes.as_mut_ptr());
+                    values[i..i + rest].copy_from_slice(&bytes[..rest]);
+                }
+            );
+            values[x.len()..].fill(0);
+            *total = sum(integers) as i32;
+        }
+    }
+}
+
+/// Adds products of 8 rows and some columns to integer sums.
+trait Add<V: Vector> {
+    /// Columns at a time.
+    const COLUMNS: usize;
+    /// How much greater than the weight the stored number is.
+    const OFFSET: i32;
+    unsafe fn add(sums: &mut V::Integers, w: *const u8, x: *const i8);
+}
+
+struct Q8;
+struct Q4;
+
+impl<V: Vector> Add<V> for Q8 {
+    const COLUMNS: usize = 16;
+    const OFFSET: i32 = 0;
+    #[inline(always)]
+    unsafe fn add(sums: &mut V::Integers, w: *const u8, x: *const i8) {
+        // SAFETY: The caller promises the unit, 128 bytes of weights and 16 activations.
+        unsafe { V::add_q8(sums, w, x) }
+    }
+}
+
+impl<V: Vector> Add<V> for Q4 {
+    const COLUMNS: usize = 32;
+    const OFFSET: i32 = 8;
+    #[inline(always)]
+    unsafe fn add(sums: &mut V::Integers, w: *const u8, x: *const i8) {
+        // SAFETY: The caller promises the unit, 128 bytes of weights and 32 activations.
+        unsafe { V::add_q4(sums, w, x) }
+    }
+}
+
+/// The quantized part of [`crate::Kernels::matmul`].
+#[inline(always)]
+pub(super) unsafe fn matmul<V: Vector>(w: QuantizedRows<'_>, x: Quantized<'_>, out: Panel<'_>, add: bool) {
+    // SAFETY: The caller promises the unit.
+    unsafe {
+        match w.quant {
+            Quant::Q8 => matmul_of::<V, Q8>(w, x, out, add),
+            Quant::Q4 => matmul_of::<V, Q4>(w, x, out, add),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn matmul_of<V: Vector, A: Add<V>>(
+    w: QuantizedRows<'_>,
+    x: Quantized<'_>,
+    mut out: Panel<'_>,
+    add: bool,
+) {
+    let (tokens, rows) = (out.rows(), out.width());
+    for row in (0..rows).step_by(BLOCK_ROWS) {
+        let mut token = 0;
+        // SAFETY: The caller promises the unit; rows and tokens stay below those of `w` and `x`, as `Kernels`
+        // asserts.
+        unsafe {
+            while token + MOST_TOKENS <= tokens {
+                block::<V, A, MOST_TOKENS>(&w, x, row, token, &mut out, add);
+                token += MOST_TOKENS;
+            }
+            while token < tokens {
+                block::<V, A, 1>(&w, x, row, token, &mut out, add);
+                token += 1;
+            }
+        }
+    }
+}
+
+/// Tokens that share a load of weights: as many sums as the registers hold.
+const MOST_TOKENS: usize = 2;
+
+/// Products of a block of rows and T tokens.
+///
+/// # Safety
+/// The CPU has the unit; the block and the tokens are there.
+#[inline(always)]
+unsafe fn block<V: Vector, A: Add<V>, const T: usize>(
+    w: &QuantizedRows<'_>,
+    x: Quantized<'_>,
+    row: usize,
+    token: usize,
+    out: &mut Panel<'_>,
+    add: bool,
+) {
+    let groups = w.groups();
+    // SAFETY: The caller promises the unit, the block and the tokens; a row has `groups` groups of `w.group`
+    // columns in whole runs.
+    unsafe {
+        let mut values = w.values.as_ptr().add(row * w.quant.bytes(w.padded));
+        let scales = w.scales.as_ptr().add(row * groups);
+        let x_values = x.values.as_ptr().add(token * w.padded);
+        let (x_scales, x_sums) = (x.scales.as_ptr().add(token * groups), x.sums.as_ptr().add(token * groups));
+        let mut products = [V::splat(0.0); T];
+        for group in 0..groups {
+            let mut sums = [V::no_integers(); T];
+            for column in (0..w.group).step_by(A::COLUMNS) {
+                for t in 0..T {
+                    A::add(&mut sums[t], values, x_values.add(t * w.padded + group * w.group + column));
+                }
+                values = values.add(BLOCK_ROWS * 16);
+            }
+            let scale = V::load_f16(scales.add(group * BLOCK_ROWS));
+            for t in 0..T {
+                let (x_scale, x_sum) = (*x_scales.add(t * groups + group), *x_sums.add(t * groups + group));
+                let sum = V::sum_rows(sums[t], A::OFFSET * x_sum);
+                products[t] = products[t].add(sum.mul(scale.mul(V::splat(x_scale))));
+            }
+        }
+        let count = (out.width() - row).min(BLOCK_ROWS);
+        for t in 0..T {
+            let mut product = [0.0; LANES];
+            products[t].store(product.as_mut_ptr());
+            let out = &mut out.row_mut(token + t)[row..row + count];
+            for (out, product) in out.iter_mut().zip(product) {
+                *out = if add { *out + product } else { product };
+            }
+        }
+    }
+}
