@@ -105,26 +105,48 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// An array in the metadata.
-#[derive(Clone, Copy)]
-pub(super) struct Array<'a> {
-    /// The number of its elements' type.
+/// An array in the metadata of a GGUF file.
+#[derive(Clone, Copy, Debug)]
+pub struct Array<'a> {
+    /// The number of its elements' type in GGUF: 5 for `i32`, 6 for `f32`, 8 for strings.
     pub element: u32,
     /// Its elements.
     pub count: u64,
-    /// The elements one after another; strings have their length before them.
+    /// The elements one after another, little-endian; strings have their length before them.
     pub bytes: &'a [u8],
 }
 
-/// A value in the metadata.
-#[derive(Clone, Copy)]
-pub(super) enum Value<'a> {
+impl<'a> Array<'a> {
+    /// The strings of an array of strings; nothing for arrays of other types.
+    pub fn strings(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let count = if self.element == TYPE_STRING { self.count } else { 0 };
+        let mut cursor = Cursor::new(self.bytes);
+        // The array has been walked when it was read.
+        (0..count).map_while(move |_| cursor.string("a metadata array").ok())
+    }
+
+    /// The elements of an array of numbers of four bytes, for the caller to interpret; nothing for others.
+    pub fn words(&self) -> impl Iterator<Item = [u8; 4]> + use<'a> {
+        let is_word = matches!(self.element, 4 | TYPE_I32 | TYPE_F32);
+        let bytes = if is_word { self.bytes } else { &[] };
+        bytes.as_chunks().0.iter().copied()
+    }
+}
+
+/// A value in the metadata of a GGUF file; numbers of all widths are one kind.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    /// An integer from 0 on.
     Unsigned(u64),
     /// An integer below 0.
     Negative(i64),
+    /// A floating point number.
     Float(f64),
+    /// True or false.
     Bool(bool),
+    /// Text, which should be UTF-8.
     String(&'a [u8]),
+    /// Values of one type.
     Array(Array<'a>),
 }
 
@@ -216,6 +238,20 @@ pub(super) struct Metadata<'a> {
     pub tensor_count: u64,
     /// The file from the first tensor info on.
     pub tensor_infos: Cursor<'a>,
+}
+
+/// The first value of any key in a file that [`Metadata::read`] accepts.
+pub(super) fn find<'a>(bytes: &'a [u8], wanted: &str) -> Option<Value<'a>> {
+    let mut cursor = Cursor::new(bytes);
+    cursor.take(MAGIC.len() as u64 + 4 + 8, "the header").ok()?;
+    for _ in 0..cursor.u64("the metadata").ok()? {
+        let key = cursor.string("a metadata key").ok()?;
+        let value = Value::read(&mut cursor, key).ok()?;
+        if key == wanted.as_bytes() {
+            return Some(value);
+        }
+    }
+    None
 }
 
 impl<'a> Metadata<'a> {

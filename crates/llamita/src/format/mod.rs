@@ -13,6 +13,7 @@ use core::fmt;
 
 pub use error::{Foreign, FormatError, Name};
 pub use gguf::TensorName;
+pub use metadata::{Array, Value};
 
 use crate::config::Config;
 use crate::tokenizer::GgufVocabulary;
@@ -148,6 +149,15 @@ impl<'a> Model<'a> {
         match self.source {
             Source::Gguf(_) => gguf::vocabulary(self.bytes),
             Source::Llama2cV0 | Source::Llama2cV1 => Ok(None),
+        }
+    }
+
+    /// The metadata value of any key, for what the engine itself has no use for; llama2.c checkpoints have
+    /// none.
+    pub fn metadata(&self, key: &str) -> Option<Value<'a>> {
+        match self.source {
+            Source::Gguf(_) => metadata::find(self.bytes, key),
+            Source::Llama2cV0 | Source::Llama2cV1 => None,
         }
     }
 

@@ -1,0 +1,15 @@
+//! Models from one form to another: llama2.c checkpoints, GGUF and Hugging Face folders in; device GGUF,
+//! ordinary GGUF, llama2.c version 0 and Hugging Face folders out.
+//!
+//! A [`Source`] is read a few rows at a time as `f32`, so that no model is ever in memory as a whole, and no
+//! quantized tensor as a whole of `f32`. Writers ask for the rows in the order in which they write them.
+
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod source;
+pub mod vocabulary;
+
+pub use error::{Error, Result};
+pub use source::{Source, Stored};
+pub use vocabulary::{Vocabulary, VocabularyModel};
