@@ -6,10 +6,20 @@
 
 #![forbid(unsafe_code)]
 
+mod blocks;
+mod conversion;
 mod error;
+pub mod gguf;
+pub mod llama2c;
+pub mod plan;
+mod quantize;
 pub mod source;
 pub mod vocabulary;
 
+pub use conversion::Conversion;
 pub use error::{Error, Result};
-pub use source::{Source, Stored};
+pub use gguf::GgufFile;
+pub use plan::{Group, Plan, Precision};
+pub use quantize::{Quantizer, Rounding, pack, quantize_rows, unpack};
+pub use source::{Integers, Source};
 pub use vocabulary::{Vocabulary, VocabularyModel};

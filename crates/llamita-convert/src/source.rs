@@ -4,10 +4,9 @@ mod checkpoint;
 
 pub use checkpoint::Checkpoint;
 
-use std::fmt;
-
-use llamita::weights::Tensor;
+use llamita::weights::{Blocks, Format, Tensor};
 use llamita::{Config, Tape};
+use llamita_kernels::quantized::Quant;
 
 use crate::error::Result;
 use crate::vocabulary::Vocabulary;
@@ -26,7 +25,7 @@ pub trait Source {
     fn vocabulary(&self) -> Option<&Vocabulary>;
 
     /// How a tensor of the model is stored. A classifier that is shared is the embedding.
-    fn stored(&self, tensor: Tensor) -> Stored;
+    fn stored(&self, tensor: Tensor) -> Format;
 
     /// Reads whole rows of a tensor, from `first_row` on, as many as `out` has room for: (rows, columns).
     /// A norm is one row.
@@ -34,27 +33,59 @@ pub trait Source {
     /// # Panics
     /// If `out` is not made of whole rows, or there are not as many.
     fn read(&mut self, tensor: Tensor, first_row: usize, out: &mut [f32]) -> Result<()>;
+
+    /// Reads whole rows of a tensor that is stored in [`Integers`], as many as `values` has room for:
+    /// (rows, columns). A weight is its value times the scale of its group, as bits of half precision:
+    /// (rows, groups).
+    ///
+    /// # Panics
+    /// If the tensor is stored otherwise, if `values` is not made of whole rows, if there are not as many, or
+    /// if `scales` has another length.
+    fn read_integers(
+        &mut self,
+        tensor: Tensor,
+        first_row: usize,
+        values: &mut [i8],
+        scales: &mut [u16],
+    ) -> Result<()>;
 }
 
-/// How the numbers of a tensor are stored.
+/// Weights that are each an integer times the scale of its group, the way that the native formats have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Stored {
-    /// IEEE 754 single precision.
-    F32,
-    /// IEEE 754 half precision.
-    F16,
-    /// The upper half of single precision.
-    Bf16,
+pub struct Integers {
+    /// The range of the integers.
+    pub quant: Quant,
+    /// Columns that share a scale; the last group of a row may be shorter.
+    pub group: usize,
 }
 
-impl fmt::Display for Stored {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
-        })
+impl Integers {
+    /// The integers of rows that are stored this way, if that is what they are.
+    pub fn of(stored: Format, columns: usize) -> Option<Self> {
+        let (quant, group) = match stored {
+            Format::Quantized { quant, group } => (quant, group),
+            Format::Blocks(Blocks::Q8_0) => (Quant::Q8, 32),
+            Format::Blocks(Blocks::Q4_0) => (Quant::Q4, 32),
+            // Its groups are counted over the whole tensor: only some are within a row.
+            Format::Blocks(Blocks::Llama2c { group }) if columns.is_multiple_of(group as usize) => {
+                (Quant::Q8, group)
+            }
+            _ => return None,
+        };
+        Some(Self { quant, group: group as usize })
+    }
+
+    /// Whether they can be written in this way without another rounding.
+    pub fn fit(self, quant: Quant, group: usize, columns: usize) -> bool {
+        let bits = self.quant == quant || (self.quant, quant) == (Quant::Q4, Quant::Q8);
+        // A scale can be repeated for the parts of its group; one group may have the whole row.
+        let whole = |group| columns.next_multiple_of(32) <= group;
+        bits && (self.group.is_multiple_of(group) || whole(self.group) && whole(group))
+    }
+
+    /// Groups of a row.
+    pub const fn groups(self, columns: usize) -> usize {
+        columns.div_ceil(self.group)
     }
 }
 

@@ -1,0 +1,368 @@
+//! Numbers to small integers with a scale for each group of columns.
+
+use half::f16;
+use llamita::weights::Tensor;
+use llamita_kernels::quantized::{Layout, Quant};
+
+use crate::error::Result;
+
+/// Turns the rows of matrices into integers and scales.
+pub trait Quantizer {
+    /// Quantizes rows of a matrix, from `first_row` on: `layout` has their number, columns and groups, and
+    /// `rows` are finite: (rows, columns).
+    ///
+    /// `values` are integers within the range of `layout.quant`: (rows, columns). `scales` are finite, as
+    /// bits: (rows, groups).
+    fn quantize(
+        &mut self,
+        tensor: Tensor,
+        first_row: usize,
+        layout: Layout,
+        rows: &[f32],
+        values: &mut [i8],
+        scales: &mut [u16],
+    ) -> Result<()>;
+}
+
+/// Quantizes every matrix by itself, as [`quantize_rows`] does without importance.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rounding;
+
+impl Quantizer for Rounding {
+    fn quantize(
+        &mut self,
+        _: Tensor,
+        _: usize,
+        layout: Layout,
+        rows: &[f32],
+        values: &mut [i8],
+        scales: &mut [u16],
+    ) -> Result<()> {
+        quantize_rows(layout.quant, layout.group, rows, layout.columns, None, values, scales);
+        Ok(())
+    }
+}
+
+/// Quantizes rows: (rows, columns) to `values` of the same shape and `scales`, as bits: (rows, groups), where
+/// the last group of a row may be shorter.
+///
+/// With eight bits the largest number of a group gives its scale. With four, several scales are tried and the
+/// one with the least squared error is taken; with `importance`, a weight for the square of each column, the
+/// least weighted error.
+///
+/// # Panics
+/// If the lengths do not agree.
+pub fn quantize_rows(
+    quant: Quant,
+    group: usize,
+    rows: &[f32],
+    columns: usize,
+    importance: Option<&[f32]>,
+    values: &mut [i8],
+    scales: &mut [u16],
+) {
+    let groups = columns.div_ceil(group);
+    assert_eq!(rows.len(), values.len());
+    assert_eq!(rows.len() / columns * groups, scales.len());
+    assert!(rows.len().is_multiple_of(columns) && importance.is_none_or(|weights| weights.len() == columns));
+    let rows = rows.chunks_exact(columns).zip(values.chunks_exact_mut(columns));
+    for ((row, values), scales) in rows.zip(scales.chunks_exact_mut(groups)) {
+        let parts = row.chunks(group).zip(values.chunks_mut(group)).zip(scales);
+        for (index, ((numbers, values), scale)) in parts.enumerate() {
+            let weights = importance.map(|weights| &weights[index * group..][..numbers.len()]);
+            let found = match quant {
+                Quant::Q8 => quantize_q8(numbers, values),
+                Quant::Q4 => quantize_q4(numbers, weights, values),
+            };
+            *scale = found.to_bits();
+        }
+    }
+}
+
+/// The number that is farthest from zero, with its sign.
+fn extreme(numbers: &[f32]) -> f32 {
+    numbers.iter().fold(0.0, |most: f32, &number| if number.abs() > most.abs() { number } else { most })
+}
+
+fn round(numbers: &[f32], scale: f16, (least, most): (f32, f32), values: &mut [i8]) {
+    let scale = scale.to_f32();
+    for (value, &number) in values.iter_mut().zip(numbers) {
+        *value = if scale == 0.0 { 0 } else { (number / scale).round_ties_even().clamp(least, most) as i8 };
+    }
+}
+
+fn quantize_q8(numbers: &[f32], values: &mut [i8]) -> f16 {
+    const RANGE: (f32, f32) = (-127.0, 127.0);
+    let most = extreme(numbers).abs();
+    let mut scale = f16::from_f32(most / RANGE.1).min(f16::MAX);
+    // The least numbers of half precision are far apart: a scale that was rounded down may be too small.
+    while most > 0.0 && (scale == f16::ZERO || most / scale.to_f32() >= RANGE.1 + 0.5) && scale < f16::MAX {
+        scale = f16::from_bits(scale.to_bits() + 1);
+    }
+    round(numbers, scale, RANGE, values);
+    scale
+}
+
+/// Integers that the farthest number is mapped to, for a start: within the range on the side of -8, or a
+/// little beyond it where clipping it pays.
+const TARGETS: [f32; 16] = [5.5, 6.0, 6.4, 6.7, 7.0, 7.2, 7.4, 7.6, 7.8, 8.0, 8.2, 8.4, 8.7, 9.0, 9.5, 10.0];
+
+fn quantize_q4(numbers: &[f32], weights: Option<&[f32]>, values: &mut [i8]) -> f16 {
+    const RANGE: (f32, f32) = (-8.0, 7.0);
+    let far = extreme(numbers);
+    let weight = |i: usize| weights.map_or(1.0, |weights| weights[i]);
+    // Of the two signs of a scale one maps the farthest number to -8, of which there is no opposite.
+    let trials = TARGETS.iter().flat_map(|&target| [far / -target, far / target]);
+    let mut best = (f32::INFINITY, f16::ZERO);
+    for trial in trials.filter(|trial| trial.is_normal()) {
+        // With the integers that the trial gives, the scale of the least error is a quotient of sums.
+        let (mut products, mut squares) = (0.0, 0.0);
+        for (i, &number) in numbers.iter().enumerate() {
+            let value = (number / trial).round_ties_even().clamp(RANGE.0, RANGE.1);
+            products += weight(i) * number * value;
+            squares += weight(i) * value * value;
+        }
+        let ideal = if squares > 0.0 { products / squares } else { trial };
+        let scale = f16::from_f32(ideal).clamp(f16::MIN, f16::MAX);
+        if scale == f16::ZERO {
+            continue;
+        }
+        let error = squared_error(numbers, scale, RANGE, weight);
+        if error < best.0 {
+            best = (error, scale);
+        }
+    }
+    round(numbers, best.1, RANGE, values);
+    best.1
+}
+
+fn squared_error(
+    numbers: &[f32],
+    scale: f16,
+    (least, most): (f32, f32),
+    weight: impl Fn(usize) -> f32,
+) -> f32 {
+    let scale = scale.to_f32();
+    let error = |(i, &number): (usize, &f32)| {
+        let value = (number / scale).round_ties_even().clamp(least, most);
+        weight(i) * (number - value * scale) * (number - value * scale)
+    };
+    numbers.iter().enumerate().map(error).sum()
+}
+
+/// Lays integers and scales out as the kernels read them: `layout` is of these rows alone, which are whole
+/// blocks but for the last of a matrix.
+///
+/// `values`: (rows, columns); `scales`: (rows, groups). `bytes` has `layout.values_len()` and `scale_bytes`
+/// two for each of `layout.scales_len()`.
+///
+/// # Panics
+/// If the lengths do not agree.
+pub fn pack(layout: &Layout, values: &[i8], scales: &[u16], bytes: &mut [u8], scale_bytes: &mut [u8]) {
+    let (columns, groups) = (layout.columns, layout.groups());
+    assert_eq!((values.len(), scales.len()), (layout.rows * columns, layout.rows * groups));
+    assert_eq!((bytes.len(), scale_bytes.len()), (layout.values_len(), 2 * layout.scales_len()));
+    // What is filled up stands for zeros.
+    bytes.fill(match layout.quant {
+        Quant::Q8 => 0,
+        Quant::Q4 => 0x88,
+    });
+    scale_bytes.fill(0);
+    for row in 0..layout.rows {
+        let values = &values[row * columns..][..columns];
+        // 16 values in a row lie side by side, with eight bits or in the low or high half of each byte.
+        for (run, values) in values.chunks(RUN).enumerate() {
+            let (place, high) = layout.value_place(row, run * RUN);
+            for (byte, &value) in bytes[place..].iter_mut().zip(values) {
+                *byte = match (layout.quant, high) {
+                    (Quant::Q8, _) => value as u8,
+                    (Quant::Q4, false) => *byte & 0xf0 | (value + 8) as u8,
+                    (Quant::Q4, true) => *byte & 0x0f | ((value + 8) as u8) << 4,
+                };
+            }
+        }
+        for group in 0..groups {
+            let place = 2 * layout.scale_place(row, group);
+            scale_bytes[place..place + 2].copy_from_slice(&scales[row * groups + group].to_le_bytes());
+        }
+    }
+}
+
+/// Columns whose bytes lie together.
+const RUN: usize = 16;
+
+/// The opposite of [`pack`].
+///
+/// # Panics
+/// If the lengths do not agree.
+pub fn unpack(layout: &Layout, bytes: &[u8], scale_bytes: &[u8], values: &mut [i8], scales: &mut [u16]) {
+    let (columns, groups) = (layout.columns, layout.groups());
+    assert_eq!((values.len(), scales.len()), (layout.rows * columns, layout.rows * groups));
+    assert_eq!((bytes.len(), scale_bytes.len()), (layout.values_len(), 2 * layout.scales_len()));
+    for row in 0..layout.rows {
+        let values = &mut values[row * columns..][..columns];
+        for (run, values) in values.chunks_mut(RUN).enumerate() {
+            let (place, high) = layout.value_place(row, run * RUN);
+            for (value, &byte) in values.iter_mut().zip(&bytes[place..]) {
+                *value = match (layout.quant, high) {
+                    (Quant::Q8, _) => byte as i8,
+                    (Quant::Q4, false) => (byte & 15) as i8 - 8,
+                    (Quant::Q4, true) => (byte >> 4) as i8 - 8,
+                };
+            }
+        }
+        for group in 0..groups {
+            let place = 2 * layout.scale_place(row, group);
+            scales[row * groups + group] = u16::from_le_bytes([scale_bytes[place], scale_bytes[place + 1]]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Numbers spread like weights, the same each time.
+    fn numbers(count: usize) -> Vec<f32> {
+        let mut random = 0x9e37_79b9_u32;
+        let mut uniform = || {
+            random ^= random << 13;
+            random ^= random >> 17;
+            random ^= random << 5;
+            random as f32 / u32::MAX as f32 - 0.5
+        };
+        (0..count).map(|_| (uniform() + uniform() + uniform()) * 0.2).collect()
+    }
+
+    struct Rows {
+        values: Vec<i8>,
+        scales: Vec<u16>,
+    }
+
+    fn quantized(
+        quant: Quant,
+        group: usize,
+        rows: &[f32],
+        columns: usize,
+        importance: Option<&[f32]>,
+    ) -> Rows {
+        let mut values = vec![99; rows.len()];
+        let mut scales = vec![0; rows.len() / columns * columns.div_ceil(group)];
+        quantize_rows(quant, group, rows, columns, importance, &mut values, &mut scales);
+        Rows { values, scales }
+    }
+
+    impl Rows {
+        fn back(&self, group: usize, columns: usize) -> Vec<f32> {
+            let groups = columns.div_ceil(group);
+            let scale = |i: usize| f16::from_bits(self.scales[i / columns * groups + i % columns / group]);
+            (0..).zip(&self.values).map(|(i, &value)| scale(i).to_f32() * f32::from(value)).collect()
+        }
+    }
+
+    fn error(rows: &[f32], back: &[f32], weight: impl Fn(usize) -> f32) -> f32 {
+        let errors = rows.iter().zip(back).enumerate();
+        errors.map(|(i, (a, b))| weight(i) * (a - b) * (a - b)).sum()
+    }
+
+    #[test]
+    fn eight_bits_are_within_half_a_step() {
+        let rows = numbers(3 * 172);
+        for group in [32, 64, 192] {
+            let found = quantized(Quant::Q8, group, &rows, 172, None);
+            for (i, (number, back)) in rows.iter().zip(found.back(group, 172)).enumerate() {
+                let scale = found.scales[i / 172 * 172_usize.div_ceil(group) + i % 172 / group];
+                let half_step = 0.5001 * f16::from_bits(scale).to_f32();
+                // The largest number may be off by the rounding of the scale as well.
+                let slack = number.abs() / 2048.0;
+                assert!((number - back).abs() <= half_step + slack, "{number} became {back}");
+            }
+        }
+    }
+
+    #[test]
+    fn four_bits_beat_the_plain_scale() {
+        let rows = numbers(16 * 64);
+        let found = quantized(Quant::Q4, 32, &rows, 64, None).back(32, 64);
+        let plain = |numbers: &[f32]| {
+            let scale = f16::from_f32(extreme(numbers) / -8.0).to_f32();
+            let round = |number: &f32| (number / scale).round().clamp(-8.0, 7.0) * scale;
+            numbers.iter().map(round).collect::<Vec<_>>()
+        };
+        let plain: Vec<_> = rows.chunks(32).flat_map(plain).collect();
+        let (found, plain) = (error(&rows, &found, |_| 1.0), error(&rows, &plain, |_| 1.0));
+        assert!(found < 0.9 * plain, "{found} against {plain}");
+    }
+
+    #[test]
+    fn important_columns_are_kept_better() {
+        let rows = numbers(32 * 64);
+        let importance: Vec<_> = (0..64).map(|column| if column % 8 == 3 { 100.0 } else { 1.0 }).collect();
+        let weight = |i: usize| importance[i % 64];
+        let [with, without] =
+            [Some(&importance[..]), None].map(|importance| quantized(Quant::Q4, 32, &rows, 64, importance));
+        let [with, without] = [with, without].map(|found| error(&rows, &found.back(32, 64), weight));
+        assert!(with < 0.8 * without, "{with} against {without}");
+    }
+
+    #[test]
+    fn extreme_groups_stay_finite() {
+        for quant in [Quant::Q8, Quant::Q4] {
+            for number in [0.0, -0.0, 1e-45, 1e-9, -7e-7, 1e-5, 60000.0, 1e7, -3e38] {
+                let mut rows = [0.0; 32];
+                rows[5] = number;
+                let found = quantized(quant, 32, &rows, 32, None);
+                assert!(f16::from_bits(found.scales[0]).is_finite(), "{number}");
+                let back = found.back(32, 32);
+                assert!(back.iter().enumerate().all(|(i, &back)| i == 5 || back == 0.0), "{number}");
+                if (1e-5..6e4).contains(&number) {
+                    assert!((back[5] / number - 1.0).abs() < 0.01, "{number} became {}", back[5]);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn values_keep_within_their_range(
+            rows in prop::collection::vec(prop_oneof![-1.0_f32..1.0, -1e-6_f32..1e-6, -1e6_f32..1e6], 64)
+        ) {
+            let found = quantized(Quant::Q8, 32, &rows, 64, None);
+            prop_assert!(!found.values.contains(&-128));
+            let found = quantized(Quant::Q4, 32, &rows, 64, None);
+            prop_assert!(found.values.iter().all(|value| (-8..=7).contains(value)));
+        }
+
+        #[test]
+        fn what_is_packed_can_be_unpacked(
+            rows in 1_usize..20, columns in 1_usize..200, row_group: bool, q4: bool
+        ) {
+            let quant = if q4 { Quant::Q4 } else { Quant::Q8 };
+            let group = if row_group { columns.next_multiple_of(32) } else { 32 };
+            let layout = Layout { quant, rows, columns, group };
+            let most = if q4 { 16 } else { 255 };
+            let low = if q4 { -8 } else { -127 };
+            let values: Vec<i8> = (0..rows * columns).map(|i| (low + (i * 7 % most) as i32) as i8).collect();
+            let scales: Vec<u16> = (0..rows * layout.groups()).map(|i| i as u16 + 1).collect();
+            let (mut bytes, mut scale_bytes) = (vec![1; layout.values_len()], vec![1; 2 * layout.scales_len()]);
+            pack(&layout, &values, &scales, &mut bytes, &mut scale_bytes);
+            // The kernels' own view of the same bytes, zeros around included.
+            let words: Vec<_> = scale_bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b)).collect();
+            let view = llamita_kernels::quantized::QuantizedRows {
+                quant, padded: layout.padded(), group, values: &bytes, scales: &words,
+            };
+            for row in 0..view.rows() {
+                for column in 0..layout.padded() {
+                    let inside = row < rows && column < columns;
+                    let expected = if inside { values[row * columns + column] } else { 0 };
+                    prop_assert_eq!(view.value(row, column), expected);
+                }
+            }
+            let (mut values_back, mut scales_back) = (vec![0; values.len()], vec![0; scales.len()]);
+            unpack(&layout, &bytes, &scale_bytes, &mut values_back, &mut scales_back);
+            prop_assert_eq!(values_back, values);
+            prop_assert_eq!(scales_back, scales);
+        }
+    }
+}
