@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod blocks;
+pub mod calibrate;
 mod conversion;
 mod error;
 pub mod gguf;
@@ -16,6 +17,7 @@ mod quantize;
 pub mod source;
 pub mod vocabulary;
 
+pub use calibrate::{Calibrated, Calibration};
 pub use conversion::Conversion;
 pub use error::{Error, Result};
 pub use gguf::GgufFile;

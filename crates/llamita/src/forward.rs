@@ -270,6 +270,7 @@ impl<W: Weights, T: Team> Machine<'_, W, T> {
         finish: impl Fn(&mut [Panel<'_>; N]) + Sync,
     ) -> Result<(), Error<W::Error>> {
         let kernels = self.kernels;
+        self.weights.observe(matrices[0], x);
         let rows = outs.each_ref().map(Panel::width);
         let (batch, columns) = (outs[0].rows(), x.len() / outs[0].rows());
         let mut done = [0; N];

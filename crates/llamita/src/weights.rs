@@ -58,6 +58,11 @@ pub trait Weights {
     /// Copies the embedding of `token`, which is below `vocab_size`, to `out`: (dim,).
     fn embed(&mut self, token: u32, out: &mut [f32]) -> Result<(), Self::Error>;
 
+    /// Hears the input of a product before its rows are asked for: the first of its matrices, and activations
+    /// of one token after another, (batch, columns). Quantization with calibration collects them; others need
+    /// not listen.
+    fn observe(&mut self, _first: Matrix, _input: &[f32]) {}
+
     /// Lends rows of matrices that are multiplied with the same input, matrix `i` from row `from[i]` on.
     ///
     /// Weights that are resident lend all rows to the end. Others lend what they have: at least one row
