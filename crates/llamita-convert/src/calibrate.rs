@@ -6,6 +6,7 @@
 //! those that are still to come, as GPTQ does (Frantar et al., 2023, "GPTQ: accurate post-training quantization
 //! for generative pre-trained transformers"). Groups get the scale of the least error, weighted by the inputs.
 
+use half::f16;
 use llamita::weights::{Matrix, Norm, Tensor};
 use llamita::{Config, Rows, Weights};
 use llamita_kernels::quantized::{Layout, Quant};
@@ -14,7 +15,7 @@ use crate::error::Result;
 use crate::quantize::{Quantizer, quantize_rows};
 
 /// The part of the mean square that is added to every input's, so that the system can be solved.
-const DAMPING: f64 = 0.01;
+const DAMPING: f64 = 0.001;
 
 /// Products of the inputs of every matrix with one another, summed over the tokens of texts.
 pub struct Calibration {
@@ -161,12 +162,14 @@ impl Solved {
         let at = |i: usize, j: usize| f64::from(products[i.min(j) * n + i.max(j)]);
         let mean = (0..n).map(|i| at(i, i)).sum::<f64>() / n as f64;
         let damping = if mean > 0.0 { mean * DAMPING } else { 1.0 };
-        let importance = (0..n).map(|i| ((at(i, i) + damping) / (mean + damping)) as f32).collect();
 
         // The inverse, then its Cholesky factor: what is left to decide after each column.
         let damped = |i: usize, j: usize| at(i, j) + if i == j { damping } else { 0.0 };
         let inverse = invert(&cholesky(n, damped), n);
         let factor = cholesky(n, |i, j| inverse[i * n + j]);
+        let unit = mean + damping;
+        let importance =
+            (0..n).map(|i| (1.0 / (factor[i * n + i] * factor[i * n + i] * unit)) as f32).collect();
         let mut shares = vec![0.0; n * n];
         for i in 0..n {
             for j in i + 1..n {
@@ -183,26 +186,67 @@ impl Solved {
         for (index, scale) in scales.iter_mut().enumerate() {
             let start = index * group;
             let end = columns.min(start + group);
-            let (importance, size) = (Some(&self.importance[start..end]), end - start);
-            let (numbers, values) = (&row[start..end], &mut values[start..end]);
-            quantize_rows(quant, group, numbers, size, importance, values, core::slice::from_mut(scale));
-            let step = half::f16::from_bits(*scale).to_f32();
-            let (least, most) = match quant {
-                Quant::Q8 => (-127.0, 127.0),
-                Quant::Q4 => (-8.0, 7.0),
-            };
-            for (i, value) in (start..end).zip(values) {
-                if step != 0.0 {
-                    *value = (row[i] / step).round_ties_even().clamp(least, most) as i8;
-                }
-                let error = row[i] - f32::from(*value) * step;
-                let (shares, rest) = (&self.shares[i * columns..][i + 1..columns], &mut row[i + 1..]);
-                for (number, share) in rest.iter_mut().zip(shares) {
-                    *number -= error * share;
-                }
-            }
+            let trials = trial_scales(quant, &row[start..end]);
+            let mut numbers = [0.0; 0].to_vec();
+            let best = trials.map(|trial| {
+                numbers.clear();
+                numbers.extend_from_slice(&row[start..end]);
+                (self.round_group(quant, trial, start, &mut numbers, None), trial)
+            });
+            let best = best.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(f16::ZERO, |best| best.1);
+            *scale = best.to_bits();
+            self.round_group(quant, best, start, &mut row[start..], Some(&mut values[start..end]));
         }
     }
+
+    /// Rounds a group that begins at column `start`: its numbers, and those of later columns, to which errors
+    /// are passed on. Returns what the error costs.
+    fn round_group(
+        &self,
+        quant: Quant,
+        scale: f16,
+        start: usize,
+        numbers: &mut [f32],
+        values: Option<&mut [i8]>,
+    ) -> f32 {
+        let (least, most) = match quant {
+            Quant::Q8 => (-127.0, 127.0),
+            Quant::Q4 => (-8.0, 7.0),
+        };
+        let columns = self.importance.len();
+        let scale = scale.to_f32();
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        let count = values.as_ref().map_or(numbers.len(), |values| values.len());
+        let mut values = values;
+        let mut cost = 0.0;
+        for i in 0..count {
+            let value = (numbers[i] * inverse).round_ties_even().clamp(least, most);
+            let error = numbers[i] - value * scale;
+            cost += error * error * self.importance[start + i];
+            if let Some(values) = &mut values {
+                values[i] = value as i8;
+            }
+            let shares = &self.shares[(start + i) * columns + start + i + 1..];
+            for (number, share) in numbers[i + 1..].iter_mut().zip(shares) {
+                *number -= error * share;
+            }
+        }
+        cost
+    }
+}
+
+/// Scales that are worth a trial for a group.
+fn trial_scales(quant: Quant, numbers: &[f32]) -> impl Iterator<Item = f16> {
+    const Q4: [f32; 20] =
+        [5.0, 5.3, 5.6, 5.9, 6.2, 6.5, 6.8, 7.0, 7.2, 7.4, 7.6, 7.8, 8.0, 8.2, 8.4, 8.7, 9.0, 9.4, 9.8, 10.5];
+    const Q8: [f32; 2] = [127.0, 126.0];
+    let far =
+        numbers.iter().fold(0.0_f32, |far, &number| if number.abs() > far.abs() { number } else { far });
+    let targets: &[f32] = match quant {
+        Quant::Q8 => &Q8,
+        Quant::Q4 => &Q4,
+    };
+    targets.iter().flat_map(move |target| [far / target, far / -target]).map(f16::from_f32)
 }
 
 /// The lower triangle L of L Lᵀ, which is a positive definite matrix: (n, n).
