@@ -164,7 +164,7 @@ mod tests {
         ),
         (Blocks::Q4_0, "66aa5e19a621f9bd0ccc21397c1ec795ca77", 0x9eb1_0476, (0, -0.299_926_76)),
         (Blocks::Q4_1, "032268b4f03e2fb81f223f4192c58efd5185f071", 0xfac7_c56e, (31, -0.193_199_16)),
-        (Blocks::Q5_0, "ea236b236b82481bd9fe630dc3ce3be4ebcab72f45b3", 0x8e74_7dd4, (15, -0.200_942_99)),
+        (Blocks::Q5_0, "ea236b236b82481bd9fe630dc3ce3be4ebcab72f45b3", 0x8e74_7dd4, (15, -0.200_943)),
         (Blocks::Q5_1, "3f26e7b35223479f21a557d8e5a703296dcb81db3f65cf9c", 0xf770_14df, (1, 0.265_426_64)),
         (
             Blocks::Q4K,
@@ -183,7 +183,7 @@ mod tests {
              827076f7e49ab8fa197271be53a3442b128cdad72bad0f8aeef42a0b9a26d74fc78f2562b8701097a55b\
              5510543d27ed600de3200a6749307fd37899c118819af6674394c3f7aa5f93f32c810a37ca7bf101bc91",
             0x4644_9873,
-            (128, 0.184_799_19),
+            (128, 0.184_799_2),
         ),
     ];
 

@@ -11,9 +11,11 @@ pub mod calibrate;
 mod conversion;
 mod error;
 pub mod gguf;
+pub mod hugging_face;
 pub mod llama2c;
 pub mod plan;
 mod quantize;
+mod rope;
 pub mod source;
 pub mod vocabulary;
 

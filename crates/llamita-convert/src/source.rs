@@ -2,7 +2,9 @@
 
 mod checkpoint;
 
+pub use crate::hugging_face::Folder;
 pub use checkpoint::Checkpoint;
+pub(crate) use checkpoint::decode;
 
 use llamita::weights::{Blocks, Format, Tensor};
 use llamita::{Config, Tape};
@@ -90,7 +92,7 @@ impl Integers {
 }
 
 /// The columns of a tensor, once it is certain that it has the rows that are asked for.
-fn check_rows(config: &Config, tensor: Tensor, first_row: usize, len: usize) -> usize {
+pub(crate) fn check_rows(config: &Config, tensor: Tensor, first_row: usize, len: usize) -> usize {
     let (rows, columns) = Tape::shape(config, tensor);
     assert!(len.is_multiple_of(columns), "{len} numbers are no whole rows of {columns}");
     let count = len / columns;

@@ -95,6 +95,24 @@ impl Vocabulary {
     }
 }
 
+impl Vocabulary {
+    /// Adds unused tokens until there are as many as the model has rows for: models are often given a few more
+    /// than their tokenizer needs.
+    pub fn fill(&mut self, vocab_size: usize) -> Result<()> {
+        let count = self.tokens.len();
+        if count > vocab_size {
+            return Err(Error::refused(format_args!(
+                "the tokenizer has {count} tokens, the model {vocab_size}: name the tokenizer that the model \
+                 was trained with by --tokenizer"
+            )));
+        }
+        self.tokens.extend((count..vocab_size).map(|token| format!("[PAD{token}]").into_bytes()));
+        self.types.resize(vocab_size, token_type::UNUSED);
+        self.scores.resize(vocab_size, 0.0);
+        Ok(())
+    }
+}
+
 /// Whether a token is spelled as one byte, such as `<0x0A>`.
 fn is_byte_token(piece: &[u8]) -> bool {
     match piece {

@@ -66,7 +66,7 @@ fn a_model_must_be_of_a_known_kind() {
     let mut version = [0; 256];
     version[..4].copy_from_slice(b"24ka");
     version[4] = 9;
-    run_model(&version).refused(1, &["version 9", "supported are 0 and 1"]);
+    run_model(&version).refused(1, &["version 9", "supported are 0, 1 and 2"]);
     run_model(&[&b"GGUF\x09\0\0\0"[..], &[0; 100]].concat()).refused(1, &["GGUF version 9"]);
     run_model(b"GGUF\x03\0\0\0\xff\xff\xff\xff").refused(1, &["truncated"]);
 }

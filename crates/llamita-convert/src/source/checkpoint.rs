@@ -235,7 +235,7 @@ fn fetch(file: &mut (impl Read + Seek), buffer: &mut Vec<u8>, offset: u64, len: 
 }
 
 /// Turns bytes into as many numbers.
-pub(super) fn decode<const N: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; N]) -> f32) {
+pub(crate) fn decode<const N: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; N]) -> f32) {
     for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
         *out = number(bytes);
     }

@@ -137,6 +137,13 @@ pub enum FormatError {
         /// Its type.
         blocks: Blocks,
     },
+    /// The groups of llama2.c's version 2 do not fill a tensor.
+    Group {
+        /// The tensor.
+        tensor: Tensor,
+        /// Weights of a group.
+        found: u32,
+    },
     /// A tensor cannot be used in place.
     Repack {
         /// The tensor.
@@ -263,10 +270,9 @@ impl fmt::Display for FormatError {
                  convert the original model with a current llama.cpp"
             ),
             Self::Version { found, .. } => {
-                let int8 = if found == 2 { " (int8)" } else { "" };
                 write!(
                     f,
-                    "llama2.c version {found}{int8}, supported are 0 and 1 (f32): \
+                    "llama2.c version {found}, supported are 0, 1 and 2: \
                      export the model again with `export.py --version 1`"
                 )
             }
@@ -384,6 +390,11 @@ impl fmt::Display for FormatError {
                 gguf::TensorName(tensor),
                 blocks.name(),
                 blocks.size().0
+            ),
+            Self::Group { tensor, found } => write!(
+                f,
+                "the header says groups of {found}, which do not fill tensor {}: {DAMAGED}",
+                gguf::TensorName(tensor)
             ),
             Self::Repack { tensor, format } => write!(
                 f,

@@ -1,16 +1,49 @@
-//! llama2.c checkpoints of versions 0 and 1: f32 tensors one after another, those of all layers together.
+//! llama2.c checkpoints: tensors one after another, those of all layers together, of f32 in versions 0 and 1,
+//! and of eight bits in version 2.
 
 use super::{FormatError, Kind};
 use crate::config::Config;
-use crate::weights::{Matrix, Norm, Tape, Tensor};
+use crate::weights::{Blocks, Entry, Format, Matrix, Norm, Tape, Tensor};
 
 /// "ak42" as a little-endian number; version 0 starts with the model's width instead, which cannot be as
 /// large.
 const MAGIC: [u8; 4] = 0x616b_3432_u32.to_le_bytes();
 const HEADER_V0: usize = 7 * 4;
+/// Of versions 1 and 2.
 const HEADER_V1: usize = 256;
 const NORM_EPS: f32 = 1e-5;
 const ROPE_THETA: f32 = 10000.0;
+
+/// The version of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    V0,
+    V1,
+    V2 {
+        /// Weights that share a scale.
+        group: u32,
+    },
+}
+
+impl Version {
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::V0 => Kind::Llama2cV0,
+            Self::V1 => Kind::Llama2cV1,
+            Self::V2 { .. } => Kind::Llama2cV2,
+        }
+    }
+
+    /// How a tensor is stored.
+    const fn format(self, tensor: Tensor) -> Format {
+        match (self, tensor) {
+            (Self::V2 { group }, Tensor::Embedding | Tensor::Matrix(_)) => {
+                Format::Blocks(Blocks::Llama2c { group })
+            }
+            _ => Format::F32,
+        }
+    }
+}
 
 /// A part of a checkpoint.
 enum Part {
@@ -52,13 +85,13 @@ const PARTS_V0: &[Part] = &[
 const PARTS_V1: &[Part] =
     &[ATTENTION_NORMS, FEED_FORWARD_NORMS, FINAL_NORM, EMBEDDING, WQ, WK, WV, WO, W1, W2, W3, CLASSIFIER];
 
-/// Calls `place` with each tensor of a checkpoint and its offset in bytes; returns the file's length.
+/// Calls `place` with each tensor of a checkpoint and where it is; returns the file's length.
 ///
 /// The config is checked: its limits keep the sum of all sizes below 2^63.
-pub(super) fn walk(config: &Config, kind: Kind, mut place: impl FnMut(Tensor, u64)) -> u64 {
-    let (header, parts) = match kind {
-        Kind::Llama2cV1 => (HEADER_V1, PARTS_V1),
-        _ => (HEADER_V0, PARTS_V0),
+pub(super) fn walk(config: &Config, version: Version, mut place: impl FnMut(Tensor, Entry)) -> u64 {
+    let (header, parts) = match version {
+        Version::V0 => (HEADER_V0, PARTS_V0),
+        Version::V1 | Version::V2 { .. } => (HEADER_V1, PARTS_V1),
     };
     let mut at = header as u64;
     for part in parts {
@@ -72,10 +105,13 @@ pub(super) fn walk(config: &Config, kind: Kind, mut place: impl FnMut(Tensor, u6
             }
         };
         let (rows, columns) = Tape::shape(config, first);
-        let bytes = 4 * rows as u64 * columns as u64;
+        let format = version.format(first);
         for layer in 0..count {
-            place(if let Part::EachLayer(tensor) = part { tensor(layer) } else { first }, at);
-            at += bytes;
+            let tensor = if let Part::EachLayer(tensor) = part { tensor(layer) } else { first };
+            // The integers of a tensor, then their scales.
+            let scales = if let Format::Blocks(_) = format { at + rows as u64 * columns as u64 } else { 0 };
+            place(tensor, Entry { offset: at, scales, format });
+            at += format.bytes(rows, columns);
         }
     }
     at
@@ -87,20 +123,37 @@ pub(super) fn has_magic(bytes: &[u8]) -> bool {
 }
 
 /// Reads the header of a file that has the magic number.
-pub(super) fn read_v1(bytes: &[u8]) -> Result<Config, FormatError> {
+pub(super) fn read_marked(bytes: &[u8]) -> Result<(Config, Version), FormatError> {
     let left = bytes.len() as u64;
     let Some(header) = bytes.first_chunk::<HEADER_V1>() else {
         return Err(FormatError::Truncated { what: "the header", at: 0, needed: HEADER_V1 as u64, left });
     };
     let (words, _) = header.as_chunks::<4>();
-    let version = u32::from_le_bytes(words[1]);
-    if version != 1 {
-        return Err(FormatError::Version { kind: Kind::Llama2cV1, found: version });
-    }
+    // Sizes begin after the magic number and the version; after the seventh there are no words any more.
+    let (shared, group) = (header[9 * 4] != 0, &header[9 * 4 + 1..][..4]);
+    let version = match u32::from_le_bytes(words[1]) {
+        1 => Version::V1,
+        2 => Version::V2 { group: group.iter().rev().fold(0, |group, &byte| group << 8 | u32::from(byte)) },
+        found => return Err(FormatError::Version { kind: Kind::Llama2cV1, found }),
+    };
     let sizes = core::array::from_fn(|i| u32::from_le_bytes(words[2 + i]));
-    let config = config(sizes, header[9 * 4] != 0);
+    let config = config(sizes, shared);
     config.check().map_err(FormatError::Shape)?;
-    check_len(bytes, &config, Kind::Llama2cV1)
+    if let Version::V2 { group } = version {
+        check_group(&config, group)?;
+    }
+    Ok((check_len(bytes, &config, version)?, version))
+}
+
+/// Groups are counted over whole tensors, which they must fill.
+fn check_group(config: &Config, group: u32) -> Result<(), FormatError> {
+    for tensor in Tape::tensors(config).filter(|tensor| !matches!(tensor, Tensor::Norm(_))) {
+        let (rows, columns) = Tape::shape(config, tensor);
+        if group == 0 || !(rows as u64 * columns as u64).is_multiple_of(group.into()) {
+            return Err(FormatError::Group { tensor, found: group });
+        }
+    }
+    Ok(())
 }
 
 /// Reads the header of a file that has no magic number at all.
@@ -115,7 +168,7 @@ pub(super) fn read_v0(bytes: &[u8]) -> Result<Config, FormatError> {
     sizes[5] = vocab_size.unsigned_abs();
     let config = config(sizes, vocab_size > 0);
     config.check().map_err(FormatError::Unrecognised)?;
-    check_len(bytes, &config, Kind::Llama2cV0)
+    check_len(bytes, &config, Version::V0)
 }
 
 /// The files have signed sizes; read without the sign, a negative one is too large for any model.
@@ -139,10 +192,10 @@ fn config(sizes: [u32; 7], shared_classifier: bool) -> Config {
     }
 }
 
-fn check_len(bytes: &[u8], config: &Config, kind: Kind) -> Result<Config, FormatError> {
-    let (found, expected) = (bytes.len() as u64, walk(config, kind, |_, _| ()));
+fn check_len(bytes: &[u8], config: &Config, version: Version) -> Result<Config, FormatError> {
+    let (found, expected) = (bytes.len() as u64, walk(config, version, |_, _| ()));
     if found != expected {
-        return Err(FormatError::FileSize { kind, found, expected });
+        return Err(FormatError::FileSize { kind: version.kind(), found, expected });
     }
     Ok(*config)
 }
@@ -183,7 +236,7 @@ pub fn header(config: &Config) -> Result<[u8; HEADER_V0], FormatError> {
 
 /// Bytes of a whole checkpoint of version 0, for a config that [`Config::check`] accepts.
 pub fn file_len(config: &Config) -> u64 {
-    walk(config, Kind::Llama2cV0, |_, _| ())
+    walk(config, Version::V0, |_, _| ())
 }
 
 /// Calls `place` with each tensor of a checkpoint of version 0, in file order, and the offset of its first
@@ -191,6 +244,6 @@ pub fn file_len(config: &Config) -> u64 {
 ///
 /// Between the final norm and a classifier that is not shared, the file has `seq_len * head_size` numbers
 /// that nothing reads any more: a writer leaves them 0.
-pub fn places(config: &Config, place: impl FnMut(Tensor, u64)) {
-    walk(config, Kind::Llama2cV0, place);
+pub fn places(config: &Config, mut place: impl FnMut(Tensor, u64)) {
+    walk(config, Version::V0, |tensor, entry| place(tensor, entry.offset));
 }

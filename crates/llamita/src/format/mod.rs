@@ -1,4 +1,4 @@
-//! Model files: GGUF, and llama2.c checkpoints of versions 0 and 1.
+//! Model files: GGUF, and llama2.c checkpoints of versions 0, 1 and 2.
 //!
 //! A file is read where it lies, as bytes that the caller lends. What can be wrong with it is found here,
 //! so that nothing behind this module meets a bad offset, shape or norm.
@@ -27,6 +27,8 @@ pub enum Kind {
     Llama2cV0,
     /// A llama2.c checkpoint of version 1: f32.
     Llama2cV1,
+    /// A llama2.c checkpoint of version 2: eight bits, which have to be repacked before they are used.
+    Llama2cV2,
     /// GGUF, version 2 or 3.
     Gguf,
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Llama2cV0 => "llama2.c version 0",
             Self::Llama2cV1 => "llama2.c version 1",
+            Self::Llama2cV2 => "llama2.c version 2",
             Self::Gguf => "GGUF",
         })
     }
@@ -51,8 +54,7 @@ pub struct Model<'a> {
 
 #[derive(Clone, Copy)]
 enum Source {
-    Llama2cV0,
-    Llama2cV1,
+    Llama2c(llama2c::Version),
     Gguf(gguf::Places),
 }
 
@@ -64,11 +66,12 @@ impl<'a> Model<'a> {
             return Ok(Self { bytes, config, source: Source::Gguf(places) });
         }
         if llama2c::has_magic(bytes) {
-            return Ok(Self { bytes, config: llama2c::read_v1(bytes)?, source: Source::Llama2cV1 });
+            let (config, version) = llama2c::read_marked(bytes)?;
+            return Ok(Self { bytes, config, source: Source::Llama2c(version) });
         }
         // What has no mark might be anything; only a file that is not a checkpoint is searched for others.
         match llama2c::read_v0(bytes) {
-            Ok(config) => Ok(Self { bytes, config, source: Source::Llama2cV0 }),
+            Ok(config) => Ok(Self { bytes, config, source: Source::Llama2c(llama2c::Version::V0) }),
             Err(error) => Err(foreign(bytes).map_or(error, FormatError::Foreign)),
         }
     }
@@ -76,8 +79,7 @@ impl<'a> Model<'a> {
     /// The kind of the file.
     pub fn kind(&self) -> Kind {
         match self.source {
-            Source::Llama2cV0 => Kind::Llama2cV0,
-            Source::Llama2cV1 => Kind::Llama2cV1,
+            Source::Llama2c(version) => version.kind(),
             Source::Gguf(_) => Kind::Gguf,
         }
     }
@@ -98,7 +100,7 @@ impl<'a> Model<'a> {
         }
         match &self.source {
             Source::Gguf(places) => gguf::fill(self.bytes, &self.config, places, entries)?,
-            Source::Llama2cV0 | Source::Llama2cV1 => self.fill_llama2c(entries),
+            Source::Llama2c(version) => self.fill_llama2c(*version, entries),
         }
         let tape = Tape::new(self.config, entries)?;
         self.check_norms(&tape)?;
@@ -114,15 +116,13 @@ impl<'a> Model<'a> {
     pub fn verify(&self) -> Result<usize, FormatError> {
         match &self.source {
             Source::Gguf(places) => device::verify(self.bytes, places),
-            Source::Llama2cV0 | Source::Llama2cV1 => Ok(0),
+            Source::Llama2c(_) => Ok(0),
         }
     }
 
-    fn fill_llama2c(&self, entries: &mut [Entry]) {
+    fn fill_llama2c(&self, version: llama2c::Version, entries: &mut [Entry]) {
         let index = |tensor| Tape::index(&self.config, tensor);
-        llama2c::walk(&self.config, self.kind(), |tensor, offset| {
-            entries[index(tensor)] = Entry { offset, ..Entry::EMPTY };
-        });
+        llama2c::walk(&self.config, version, |tensor, entry| entries[index(tensor)] = entry);
         if self.config.shared_classifier {
             let shared = entries[index(Tensor::Embedding)];
             entries[index(Tensor::Matrix(crate::weights::Matrix::Classifier))] = shared;
@@ -148,7 +148,7 @@ impl<'a> Model<'a> {
     pub fn vocabulary(&self) -> Result<Option<GgufVocabulary<'a>>, FormatError> {
         match self.source {
             Source::Gguf(_) => gguf::vocabulary(self.bytes),
-            Source::Llama2cV0 | Source::Llama2cV1 => Ok(None),
+            Source::Llama2c(_) => Ok(None),
         }
     }
 
@@ -157,7 +157,7 @@ impl<'a> Model<'a> {
     pub fn metadata(&self, key: &str) -> Option<Value<'a>> {
         match self.source {
             Source::Gguf(_) => metadata::find(self.bytes, key),
-            Source::Llama2cV0 | Source::Llama2cV1 => None,
+            Source::Llama2c(_) => None,
         }
     }
 
@@ -165,7 +165,7 @@ impl<'a> Model<'a> {
     pub fn name(&self) -> Option<&'a str> {
         match self.source {
             Source::Gguf(_) => gguf::name(self.bytes),
-            Source::Llama2cV0 | Source::Llama2cV1 => None,
+            Source::Llama2c(_) => None,
         }
     }
 }

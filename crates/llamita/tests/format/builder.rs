@@ -106,6 +106,28 @@ pub fn v1(config: &Config) -> Vec<u8> {
     file
 }
 
+/// A llama2.c checkpoint of version 2: all integers of a tensor are its index plus one, all scales its index.
+pub fn v2(config: &Config, group: usize) -> Vec<u8> {
+    let mut file = v1(config);
+    file[4] = 2;
+    file[37..41].copy_from_slice(&(group as i32).to_le_bytes());
+    file.truncate(256);
+    for part in ["attn_norm", "ffn_norm", "output_norm"] {
+        append(&mut file, config, part);
+    }
+    let matrices =
+        ["token_embd", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_down", "ffn_up"];
+    for part in matrices.into_iter().chain(["output"]) {
+        for (name, rows, columns, index) in tensors(config) {
+            if name.split('.').any(|known| known == part) {
+                file.resize(file.len() + rows * columns, index as u8 + 1);
+                file.extend((index as f32).to_le_bytes().repeat(rows * columns / group));
+            }
+        }
+    }
+    file
+}
+
 /// A metadata value: the number of its type, and its bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value(pub u32, pub Vec<u8>);

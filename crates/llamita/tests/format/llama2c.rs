@@ -1,10 +1,11 @@
 //! llama2.c checkpoints.
 
+use llamita::Resident;
 use llamita::config::Config;
-use llamita::format::llama2c;
-use llamita::weights::Tape;
+use llamita::format::{Kind, Model, llama2c};
+use llamita::weights::{Blocks, Entry, Format, Tape};
 
-use crate::builder::{CONFIG, SHARED, tensors, v0, v1};
+use crate::builder::{CONFIG, SHARED, tensors, v0, v1, v2};
 use crate::{load, refusal};
 
 #[test]
@@ -116,13 +117,56 @@ fn shapes() {
 fn versions() {
     let llama2c = |version| refusal(&resized(v1(&CONFIG), 4, version));
     assert_eq!(
-        llama2c(2),
-        "llama2.c version 2 (int8), supported are 0 and 1 (f32): \
-         export the model again with `export.py --version 1`"
+        llama2c(3),
+        "llama2.c version 3, supported are 0, 1 and 2: export the model again with `export.py --version 1`"
     );
     assert_eq!(
-        llama2c(3),
-        "llama2.c version 3, supported are 0 and 1 (f32): \
-         export the model again with `export.py --version 1`"
+        llama2c(2),
+        "the header says groups of 0, which do not fill tensor token_embd.weight: \
+         the file is damaged, copy or download it again"
     );
+}
+
+#[test]
+fn version_2_has_integers_and_scales() {
+    for (config, group) in [(CONFIG, 8), (SHARED, 4), (CONFIG, 1)] {
+        let bytes = v2(&config, group);
+        let (found, entries, vocabulary) = load(&bytes).unwrap();
+        assert_eq!((found, Model::read(&bytes).unwrap().kind()), (config, Kind::Llama2cV2));
+        assert!(vocabulary.is_none());
+        for (name, rows, columns, index) in tensors(&config) {
+            let Entry { offset, scales, format } = entries[index];
+            let (offset, scales) = (offset as usize, scales as usize);
+            if name.contains("norm") {
+                assert_eq!(
+                    (format, &bytes[offset..][..4]),
+                    (Format::F32, &(index as f32 + 1.0).to_le_bytes()[..])
+                );
+                continue;
+            }
+            assert_eq!(format, Format::Blocks(Blocks::Llama2c { group: group as u32 }));
+            assert!(bytes[offset..scales].iter().all(|&value| value == index as u8 + 1), "{name}");
+            assert_eq!(scales - offset, rows * columns);
+            let scales = &bytes[scales..][..4 * (rows * columns / group)];
+            assert!(
+                scales.as_chunks().0.iter().all(|&scale| f32::from_le_bytes(scale) == index as f32),
+                "{name}"
+            );
+        }
+        assert_eq!(entries.first() == entries.last(), config.shared_classifier);
+        for len in 0..bytes.len() {
+            assert!(load(&bytes[..len]).is_err(), "{len}");
+        }
+    }
+    // The first tensor that is not filled is named: 8 columns of 5 rows.
+    assert!(
+        refusal(&resized(v2(&CONFIG, 8), 37, 16))
+            .contains("groups of 16, which do not fill tensor token_embd")
+    );
+    assert!(refusal(&resized(v2(&CONFIG, 8), 37, -1)).contains("groups of 4294967295"));
+    let model = v2(&CONFIG, 8);
+    let mut entries = vec![Entry::EMPTY; Tape::len(&CONFIG)];
+    let tape = Model::read(&model).unwrap().tape(&mut entries).unwrap();
+    let error = Resident::new(tape, &model).unwrap_err().to_string();
+    assert!(error.contains("int8, groups of 8") && error.contains("llamita convert"), "{error}");
 }
