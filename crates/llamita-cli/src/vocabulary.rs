@@ -48,6 +48,12 @@ impl<'f> Vocabulary<'f> {
         beside(&model.file.path, vocab_size).map(|file| found(Source::File(file)))
     }
 
+    /// The vocabulary in the model's file, or else in the file that the user named.
+    pub fn find_or(model: &LoadedModel<'f>, named: &Path) -> Result<Self> {
+        let inside = model.header.vocabulary().map_err(|error| Error::file(&model.file.path, error))?;
+        Self::find(model, if inside.is_some() { None } else { Some(named) })
+    }
+
     /// The file that the vocabulary is in.
     pub fn path(&self) -> &Path {
         match &self.source {
