@@ -139,6 +139,14 @@ impl CacheChoice {
             Self::Q8 => CacheFormat::Q8,
         }
     }
+
+    /// The format, as users call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Q8 => "q8",
+        }
+    }
 }
 
 impl CacheArgument {

@@ -143,7 +143,8 @@ pub fn run(options: &Options) -> Result<()> {
     let mut comparison = Comparison { engines, files: &files, times: [Duration::ZERO; 2] };
     let (found, tokens) = comparison.measure(&stories, &tokenizers[0], same)?;
     let seconds = comparison.times.map(|time| time.as_secs_f64());
-    let setting = Setting { models: &models, tokenizer: &tokenizers[0], threads, seconds, limits, cut };
+    let setting =
+        Setting { models: &models, tokenizer: &tokenizers[0], caches, threads, seconds, limits, cut };
     let report = Report::new(&setting, &stories[0], &found, tokens.as_ref());
     if let Some(path) = &options.plot {
         plot::save(path, &report.title(), &report::panels(&found, tokens))?;

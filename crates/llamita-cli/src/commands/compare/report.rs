@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{Story, Tokens, Worst};
 use crate::divergence::{Estimate, Sorted};
 use crate::load::LoadedModel;
+use crate::options::CacheChoice;
 use crate::output::{Table, list};
 use crate::plot::{Axis, Colour, Panel, Scale, Series, Style};
 use crate::stories::{self, Stories};
@@ -17,6 +18,7 @@ pub struct Setting<'a> {
     pub models: &'a [LoadedModel<'a>; 2],
     /// That of A.
     pub tokenizer: &'a Tokenizer<'a>,
+    pub caches: [CacheChoice; 2],
     pub threads: [usize; 2],
     pub seconds: [f64; 2],
     /// The longest story in tokens.
@@ -57,6 +59,8 @@ struct Side {
     /// Predicted tokens: BOS is given.
     tokens: usize,
     context: usize,
+    /// The format of keys and values.
+    kv: &'static str,
     threads: usize,
     seconds: f64,
     tok_per_s: Option<f64>,
@@ -145,7 +149,9 @@ impl Report {
     /// The report as lines.
     pub fn text(&self) -> String {
         let Self { a, b, .. } = self;
-        let name = |side: &Side| format!("{}, {}, {}", side.path, side.kind, bytes(side.file_bytes));
+        let name = |side: &Side| {
+            format!("{}, {}, {}, keys and values {}", side.path, side.kind, bytes(side.file_bytes), side.kv)
+        };
         let models = list(&[("A", name(a)), ("B", name(b))]);
 
         let mut table = Table::new(["", "A", "B", "change"]);
@@ -227,6 +233,7 @@ impl Setting<'_> {
             perplexity_per_byte: (nll / all.bytes as f64).exp(),
             tokens,
             context: self.limits[side],
+            kv: self.caches[side].name(),
             threads: self.threads[side],
             seconds,
             tok_per_s: rate(tokens, seconds),
