@@ -7,6 +7,8 @@ mod load;
 mod options;
 mod output;
 mod plot;
+#[allow(dead_code, reason = "for the command that converts")]
+mod pruning;
 mod stories;
 mod threads;
 mod units;

@@ -116,6 +116,25 @@ pub fn bytes(tokenizer: &Tokenizer<'_>, story: &[u32]) -> usize {
     story.windows(2).flat_map(|pair| tokenizer.decode(pair[0], pair[1])).map(<[u8]>::len).sum()
 }
 
+/// The begin of a story that fits the contexts of two models with other tokens: these would end a long story
+/// in different places.
+pub fn fit<'t>(tokenizers: &[Tokenizer<'_>; 2], mut story: &'t str, limits: [usize; 2]) -> Result<&'t str> {
+    loop {
+        let mut fits = story.len();
+        for (tokenizer, limit) in tokenizers.iter().zip(limits) {
+            let tokens = vocabulary::encode(tokenizer, story)?;
+            if tokens.len() > limit {
+                // What is cut encodes to other tokens at its end, perhaps to more: it is tried again.
+                fits = fits.min(bytes(tokenizer, &tokens[..limit])).min(story.len() - 1);
+            }
+        }
+        if fits == story.len() {
+            return Ok(story);
+        }
+        story = &story[..story.floor_char_boundary(fits)];
+    }
+}
+
 /// Tokens that go through a model at once, and those that it should predict: each follows one given.
 pub struct Batch<'s> {
     /// The position of the first given token in the story.

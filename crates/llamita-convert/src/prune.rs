@@ -226,7 +226,7 @@ impl Forest {
         let size = vocabulary.tokens.len();
         let parts: Vec<_> = (0..size)
             .map(|id| {
-                if required[id] {
+                if required[id] || !is_text(vocabulary, id as u32) {
                     return merge::Parts { tokens: Vec::new(), count: 1 };
                 }
                 let mut parts = merges.parts(&vocabulary.tokens[id]);
@@ -237,11 +237,13 @@ impl Forest {
             .collect();
         let mut uses = vec![0; size];
         parts.iter().flat_map(|parts| &parts.tokens).for_each(|&part| uses[part as usize] += 1);
-        // Of tokens that cost the same, the one that is merged later is the rarer one.
+        // Of tokens that cost the same, the one that is merged later is the rarer one; what is not used at
+        // all goes before any.
         let mut order: Vec<_> = (0..size).collect();
         order.sort_by(|&a, &b| {
+            let is_used = |id: usize| vocabulary.types[id] != token_type::UNUSED;
             let score = |id: usize| vocabulary.scores[id];
-            score(a).total_cmp(&score(b)).then(b.cmp(&a))
+            is_used(a).cmp(&is_used(b)).then(score(a).total_cmp(&score(b))).then(b.cmp(&a))
         });
         let mut worth = vec![0; size];
         order.iter().enumerate().for_each(|(place, &id)| worth[id] = place);

@@ -17,7 +17,7 @@ use crate::output;
 use crate::plot;
 use crate::stories::{self, Batch, Stories, StoriesArguments};
 use crate::units::{rate, rate_text};
-use crate::vocabulary::{self, Vocabulary};
+use crate::vocabulary::Vocabulary;
 
 use report::{Report, Setting};
 
@@ -252,28 +252,11 @@ fn encode(
         return Ok((stories, cut));
     }
     // Tokens of different lengths would end a long story in different places.
-    let fitting: Vec<_> = split.iter().map(|story| fit(tokenizers, story, limits)).collect::<Result<_>>()?;
+    let fitting: Vec<_> =
+        split.iter().map(|story| stories::fit(tokenizers, story, limits)).collect::<Result<_>>()?;
     let cut = split.iter().zip(&fitting).filter(|(whole, fitting)| whole.len() > fitting.len()).count();
     let stories = [Stories::encode(a, &fitting, limits[0])?, Stories::encode(b, &fitting, limits[1])?];
     Ok((stories, cut))
-}
-
-/// The begin of a story that fits the contexts of both models.
-fn fit<'t>(tokenizers: &[Tokenizer<'_>; 2], mut story: &'t str, limits: [usize; 2]) -> Result<&'t str> {
-    loop {
-        let mut fits = story.len();
-        for (tokenizer, limit) in tokenizers.iter().zip(limits) {
-            let tokens = vocabulary::encode(tokenizer, story)?;
-            if tokens.len() > limit {
-                // What is cut encodes to other tokens at its end, perhaps to more: it is tried again.
-                fits = fits.min(stories::bytes(tokenizer, &tokens[..limit])).min(story.len() - 1);
-            }
-        }
-        if fits == story.len() {
-            return Ok(story);
-        }
-        story = &story[..story.floor_char_boundary(fits)];
-    }
 }
 
 /// Two engines at work on the same text.

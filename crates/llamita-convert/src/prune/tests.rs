@@ -175,6 +175,17 @@ fn all_tokens_make_the_same_vocabulary() {
 }
 
 #[test]
+fn unused_tokens_go_first() {
+    let mut whole = vocabulary(true);
+    let size = whole.tokens.len();
+    whole.tokens.extend([b"[PAD281]".to_vec(), b"[PAD282]".to_vec()]);
+    whole.types.extend([token_type::UNUSED; 2]);
+    whole.scores.extend([0.0; 2]);
+    let selection = Selection::choose(&whole, &TEXTS, size).unwrap();
+    assert!(selection.ids().iter().copied().eq(0..size as u32));
+}
+
+#[test]
 fn special_tokens_get_new_numbers() {
     let mut whole = vocabulary(true);
     // Special tokens at the end, as later additions have them.
