@@ -1,10 +1,15 @@
 //! The llamita program: small Llama-family language models on the command line.
 
 mod commands;
+mod divergence;
 mod error;
 mod load;
 mod options;
 mod output;
+mod plot;
+#[allow(dead_code, reason = "for the command that converts")]
+mod pruning;
+mod stories;
 mod threads;
 mod units;
 mod vocabulary;
@@ -13,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use commands::{bench, eval, inspect, run, tokenize};
+use commands::{bench, compare, eval, inspect, run, tokenize};
 
 /// Run Llama-family language models that are small enough for small machines
 ///
@@ -24,6 +29,7 @@ enum Command {
     Run(run::Options),
     Inspect(inspect::Options),
     Eval(eval::Options),
+    Compare(compare::Options),
     Tokenize(tokenize::Options),
     Bench(bench::Options),
 }
@@ -33,6 +39,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Eval(options) => eval::run(&options),
+        Command::Compare(options) => compare::run(&options),
         Command::Tokenize(options) => tokenize::run(&options),
         Command::Bench(options) => bench::run(&options),
     });

@@ -123,19 +123,36 @@ pub struct CacheArgument {
     choice: CacheChoice,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum CacheChoice {
+/// A format of keys and values.
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+pub enum CacheChoice {
+    #[default]
     F32,
     Q8,
+}
+
+impl CacheChoice {
+    /// The format, as the engine calls it.
+    pub const fn format(self) -> CacheFormat {
+        match self {
+            Self::F32 => CacheFormat::F32,
+            Self::Q8 => CacheFormat::Q8,
+        }
+    }
+
+    /// The format, as users call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Q8 => "q8",
+        }
+    }
 }
 
 impl CacheArgument {
     /// The format.
     pub const fn format(&self) -> CacheFormat {
-        match self.choice {
-            CacheChoice::F32 => CacheFormat::F32,
-            CacheChoice::Q8 => CacheFormat::Q8,
-        }
+        self.choice.format()
     }
 }
 

@@ -1,7 +1,10 @@
 //! What goes to standard output, and what is kept from it.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -20,6 +23,20 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     line.push('\n');
     // JSON escapes control characters itself.
     io::stdout().lock().write_all(line.as_bytes()).map_err(Error::output)
+}
+
+/// Writes a file as a whole: what was there before stays until all of the new one is on the disk.
+pub fn file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|error| {
+        // It may not even be there.
+        let _ = fs::remove_file(&temporary);
+        Error::file(path, format_args!("cannot be written ({error}): check its folder, and the space there"))
+    })
 }
 
 /// Says something beside the result, on standard error.

@@ -1,10 +1,12 @@
 //! The tokens of a model as owned data, in the form that GGUF gives them.
 
+mod encoder;
 mod gguf;
 mod json;
 mod llama2c;
 mod sentencepiece;
 
+pub use encoder::{Encoder, Scratch};
 pub use gguf::from_gguf;
 pub use json::from_tokenizer_json;
 pub use llama2c::{from_llama2c_bin, to_llama2c_bin};

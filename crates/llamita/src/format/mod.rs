@@ -161,6 +161,15 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// The template that makes a text of a conversation, in Jinja; [`crate::Tokenizer::encode_special`] encodes
+    /// such a text.
+    pub fn chat_template(&self) -> Option<&'a str> {
+        match self.source {
+            Source::Gguf(_) => gguf::chat_template(self.bytes),
+            Source::Llama2cV0 | Source::Llama2cV1 => None,
+        }
+    }
+
     /// The name that the file gives its model.
     pub fn name(&self) -> Option<&'a str> {
         match self.source {
