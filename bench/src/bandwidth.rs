@@ -19,11 +19,37 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Words that are added side by side: two lines of a cache, more than any CPU adds at once.
 const LANES: usize = 16;
 
-/// Something that reads words, and with how many streams it does so.
-type Reader = (usize, fn(&[u64]) -> u64);
+/// Several runs side by side hide what one prefetcher cannot, and asking ahead what none of them can; what is
+/// best depends on the CPU and on the size.
+const READERS: [Reader; 12] = [
+    Reader::of::<1>(0),
+    Reader::of::<1>(1 << 10),
+    Reader::of::<1>(4 << 10),
+    Reader::of::<2>(0),
+    Reader::of::<2>(1 << 10),
+    Reader::of::<2>(4 << 10),
+    Reader::of::<4>(0),
+    Reader::of::<4>(1 << 10),
+    Reader::of::<4>(4 << 10),
+    Reader::of::<8>(0),
+    Reader::of::<8>(1 << 10),
+    Reader::of::<8>(4 << 10),
+];
 
-/// Streams hide what one prefetcher cannot; how many are best depends on the CPU.
-const READERS: [Reader; 4] = [(1, sum::<1>), (2, sum::<2>), (4, sum::<4>), (8, sum::<8>)];
+/// A way to read memory.
+#[derive(Clone, Copy)]
+struct Reader {
+    streams: usize,
+    /// How far ahead each stream is asked for, in bytes; 0 for not at all.
+    ahead: usize,
+    sum: fn(&[u64], usize) -> u64,
+}
+
+impl Reader {
+    const fn of<const STREAMS: usize>(ahead: usize) -> Self {
+        Self { streams: STREAMS, ahead, sum: sum::<STREAMS> }
+    }
+}
 
 /// A buffer in huge pages, and the way to read it that was fastest here.
 pub struct Bandwidth {
@@ -58,9 +84,12 @@ impl Bandwidth {
         Ok(bandwidth)
     }
 
-    /// Streams that are read side by side.
-    pub const fn streams(&self) -> usize {
-        self.reader.0
+    /// How it is read, in words.
+    pub fn way(&self) -> String {
+        let Reader { streams, ahead, .. } = self.reader;
+        let prefetch =
+            if ahead == 0 { "no prefetch".to_owned() } else { format!("prefetch {ahead} bytes ahead") };
+        format!("{streams} runs, {prefetch}")
     }
 
     /// Reads the buffer again and again; bytes per second.
@@ -69,21 +98,25 @@ impl Bandwidth {
         let (words, _) = <[u64]>::ref_from_prefix(bytes).expect("a page is aligned to its words");
         let (start, mut passes) = (Instant::now(), 0u32);
         while start.elapsed() < DURATION {
-            black_box((self.reader.1)(black_box(words)));
+            black_box((self.reader.sum)(black_box(words), self.reader.ahead));
             passes += 1;
         }
         f64::from(passes) * size_of_val(words) as f64 / start.elapsed().as_secs_f64()
     }
 }
 
-/// The sum of all words, read as `STREAMS` runs side by side.
-fn sum<const STREAMS: usize>(words: &[u64]) -> u64 {
+/// The sum of all words, read as `STREAMS` runs side by side, each asked for some bytes ahead.
+fn sum<const STREAMS: usize>(words: &[u64], ahead: usize) -> u64 {
     let (blocks, rest) = words.as_chunks::<LANES>();
     let len = blocks.len() / STREAMS;
     let streams: [_; STREAMS] = std::array::from_fn(|stream| &blocks[stream * len..][..len]);
     let mut sums = [0u64; LANES];
     for block in 0..len {
         for stream in streams {
+            if ahead > 0 {
+                prefetch(stream[block].as_ptr().wrapping_byte_add(ahead));
+                prefetch(stream[block].as_ptr().wrapping_byte_add(ahead + 64));
+            }
             for (sum, word) in sums.iter_mut().zip(stream[block]) {
                 *sum = sum.wrapping_add(word);
             }
@@ -91,4 +124,18 @@ fn sum<const STREAMS: usize>(words: &[u64]) -> u64 {
     }
     let rest = blocks[STREAMS * len..].as_flattened().iter().chain(rest);
     sums.iter().chain(rest).fold(0, |sum, word| sum.wrapping_add(*word))
+}
+
+/// Asks for the line of an address, where the CPU can be asked.
+#[inline]
+fn prefetch(address: *const u64) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: A prefetch is a hint: it reads nothing that the program could see, and ignores addresses
+        // that are not mapped.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }

@@ -75,11 +75,7 @@ fn bandwidth(megabytes: &[usize], rounds: usize, json: bool) -> Result<()> {
         ensure!(size > 0, "--bandwidth of 0 MB, expected at least 1");
         let bandwidth = Bandwidth::new(size * MEGABYTE)?;
         let rates = (0..rounds).map(|_| bandwidth.read()).collect();
-        table.push(report::Bandwidth {
-            megabytes: size,
-            streams: bandwidth.streams(),
-            rate: Spread::of(rates),
-        });
+        table.push(report::Bandwidth { megabytes: size, way: bandwidth.way(), rate: Spread::of(rates) });
     }
     report::bandwidth(&table, json)
 }

@@ -12,8 +12,8 @@ use crate::compare::{Comparison, Work};
 pub struct Bandwidth {
     /// Size of the buffer in 10^6 bytes.
     pub megabytes: usize,
-    /// Streams that were read side by side.
-    pub streams: usize,
+    /// The fastest way to read it.
+    pub way: String,
     /// Bytes per second.
     pub rate: Spread,
 }
@@ -96,8 +96,8 @@ pub fn bandwidth(table: &[Bandwidth], json: bool) -> Result<()> {
         return Ok(());
     }
     println!("one thread reads, in GB/s: median (least to greatest)");
-    for Bandwidth { megabytes, streams, rate } in table {
-        println!("{megabytes:>6} MB  {}  in {streams} streams", rate.text(1e9, 1));
+    for Bandwidth { megabytes, way, rate } in table {
+        println!("{megabytes:>6} MB  {}  {way}", rate.text(1e9, 1));
     }
     Ok(())
 }
