@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use llamita::weights::{Entry, Tensor};
-use llamita::{Capacity, Engine, Kernels, Resident, Solo, State, Tape, state_len};
+use llamita::{CacheFormat, Capacity, Engine, Kernels, Resident, Solo, State, Tape, state_len};
 use llamita_storage::ModelFile;
 
 use crate::compare::Model;
@@ -36,7 +36,7 @@ impl<'a> Llamita<'a> {
         let embedding = if config.shared_classifier { 0 } else { row };
         let bytes_per_token = (tensors.map(|tensor| tape.bytes(tensor)).sum::<u64>() + embedding) as usize;
 
-        let capacity = Capacity { context, batch, logits: 1 };
+        let capacity = Capacity { context, batch, logits: 1, cache: CacheFormat::F32 };
         let memory: &mut [f32] = Vec::leak(vec![0.0; state_len(&config, capacity)?]);
         let state = State::new(&config, capacity, memory)?;
         let engine = Engine::new(Resident::new(tape, file.bytes())?, state, Solo, Kernels::detect());

@@ -158,7 +158,7 @@ impl Report {
         println!("  prefill                  {}", self.prefill_ratio.text(1.0, 2));
         let Agreement { tokens, same, wrong, difference } = self.agreement;
         println!(
-            "\nsame greedy token {same} of {tokens}, wrong {wrong}, logits differ by {difference:.4} of their size"
+            "\nsame greedy token {same} of {tokens}, wrong {wrong}, logits differ by {difference:.6} of their size"
         );
     }
 }
