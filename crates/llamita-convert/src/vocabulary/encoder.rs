@@ -41,7 +41,7 @@ impl Encoder {
             types: vocabulary.types.iter().flat_map(|kind| kind.to_le_bytes()).collect(),
             special: (bos, vocabulary.eos.unwrap_or(bos), vocabulary.unknown),
             add_space_prefix: vocabulary.add_space_prefix,
-            index: vec![0; Tokenizer::index_len(count)],
+            index: Vec::new(),
         })
     }
 
@@ -66,7 +66,10 @@ impl Encoder {
             eos,
             unknown,
             add_space_prefix: self.add_space_prefix,
+            add_bos: true,
+            byte_level: None,
         };
+        self.index.resize(vocabulary.index_len(), 0);
         let refuse = |error| Error::refused(format_args!("{error}: the vocabulary is damaged, get it again"));
         Tokenizer::from_gguf(&vocabulary, &mut self.index).map_err(refuse)
     }

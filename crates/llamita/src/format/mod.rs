@@ -166,7 +166,7 @@ impl<'a> Model<'a> {
     pub fn chat_template(&self) -> Option<&'a str> {
         match self.source {
             Source::Gguf(_) => gguf::chat_template(self.bytes),
-            Source::Llama2cV0 | Source::Llama2cV1 => None,
+            Source::Llama2c(_) => None,
         }
     }
 
