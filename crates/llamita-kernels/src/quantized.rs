@@ -1,8 +1,8 @@
 //! Weights of eight and of four bits.
 //!
 //! # Values
-//! A row is cut into groups of columns that share a scale. Eight bits hold an integer from -127 to 127; four
-//! bits hold n from 0 to 15 for the integer n - 8. A weight is its integer times its scale, which has half
+//! A row is cut into groups of columns that share a scale. Eight bits hold an integer from -127 to 127 (for -128
+//! units may give different sums); four bits hold n from 0 to 15 for the integer n - 8. A weight is its integer times its scale, which has half
 //! precision. Rows are filled up with zeros to whole groups. A group has 32 columns, or 64, or those of a whole
 //! row.
 //!

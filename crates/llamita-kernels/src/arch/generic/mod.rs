@@ -44,8 +44,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn store_low_bytes(self, to: *mut i8);
     /// Sums of nothing.
     unsafe fn no_integers() -> Self::Integers;
-    /// Adds the products of 8 rows, each of 16 weights of eight bits, with 16 activations; no activation is
-    /// -128.
+    /// Adds the products of 8 rows, each of 16 weights of eight bits, with 16 activations; none is -128.
     unsafe fn add_q8(sums: &mut Self::Integers, w: *const u8, x: *const i8);
     /// Adds the products of 8 rows, each of 32 numbers of four bits, from 0 to 15, with 32 activations.
     unsafe fn add_q4(sums: &mut Self::Integers, w: *const u8, x: *const i8);

@@ -3,7 +3,7 @@
 //! A vector holds a number for each of a block's eight rows. Sums of a group are exact, so a unit may add up
 //! the products in any order.
 
-use super::{Vector, load_filled, sum};
+use super::{Vector, load_filled, store_partial, sum};
 use crate::quantized::{BLOCK_ROWS, Quant, Quantized, QuantizedRows};
 use crate::scalar::exp_constants::MAGIC;
 use crate::{LANES, Panel};
@@ -89,17 +89,25 @@ impl<V: Vector> Add<V> for Q4 {
 /// The quantized part of [`crate::Kernels::matmul`].
 #[inline(always)]
 pub(super) unsafe fn matmul<V: Vector>(w: QuantizedRows<'_>, x: Quantized<'_>, out: Panel<'_>, add: bool) {
-    // SAFETY: The caller promises the unit.
+    // SAFETY: The caller promises the unit; a known group is that of the weights.
     unsafe {
-        match w.quant {
-            Quant::Q8 => matmul_of::<V, Q8>(w, x, out, add),
-            Quant::Q4 => matmul_of::<V, Q4>(w, x, out, add),
+        match (w.quant, w.group) {
+            (Quant::Q8, 32) => matmul_of::<V, Q8, 32>(w, x, out, add),
+            (Quant::Q8, 64) => matmul_of::<V, Q8, 64>(w, x, out, add),
+            (Quant::Q8, _) => matmul_of::<V, Q8, UNKNOWN>(w, x, out, add),
+            (Quant::Q4, 32) => matmul_of::<V, Q4, 32>(w, x, out, add),
+            (Quant::Q4, 64) => matmul_of::<V, Q4, 64>(w, x, out, add),
+            (Quant::Q4, _) => matmul_of::<V, Q4, UNKNOWN>(w, x, out, add),
         }
     }
 }
 
+/// In place of a group that is known when the code is compiled, so that its loop can be unrolled: a quarter of
+/// all instructions.
+const UNKNOWN: usize = 0;
+
 #[inline(always)]
-unsafe fn matmul_of<V: Vector, A: Add<V>>(
+unsafe fn matmul_of<V: Vector, A: Add<V>, const GROUP: usize>(
     w: QuantizedRows<'_>,
     x: Quantized<'_>,
     mut out: Panel<'_>,
@@ -108,15 +116,16 @@ unsafe fn matmul_of<V: Vector, A: Add<V>>(
     let (tokens, rows) = (out.rows(), out.width());
     for row in (0..rows).step_by(BLOCK_ROWS) {
         let mut token = 0;
-        // SAFETY: The caller promises the unit; rows and tokens stay below those of `w` and `x`, as `Kernels`
-        // asserts.
+        // SAFETY: The caller promises the unit and the group; rows and tokens stay below those of `w` and `x`, as
+        // `Kernels` asserts.
         unsafe {
             while token + MOST_TOKENS <= tokens {
-                block::<V, A, MOST_TOKENS>(&w, x, row, token, &mut out, add);
+                let products = block::<V, A, GROUP, MOST_TOKENS>(&w, x, row, token);
+                store(products, &mut out, row, token, add);
                 token += MOST_TOKENS;
             }
             while token < tokens {
-                block::<V, A, 1>(&w, x, row, token, &mut out, add);
+                store(block::<V, A, GROUP, 1>(&w, x, row, token), &mut out, row, token, add);
                 token += 1;
             }
         }
@@ -126,21 +135,19 @@ unsafe fn matmul_of<V: Vector, A: Add<V>>(
 /// Tokens that share a load of weights: as many sums as the registers hold.
 const MOST_TOKENS: usize = 2;
 
-/// Products of a block of rows and T tokens.
+/// Products of a block of rows and T tokens: a vector for each, of a lane for each row.
 ///
 /// # Safety
-/// The CPU has the unit; the block and the tokens are there.
+/// The CPU has the unit; the block and the tokens are there, and groups have `GROUP` columns if that is known.
 #[inline(always)]
-unsafe fn block<V: Vector, A: Add<V>, const T: usize>(
+unsafe fn block<V: Vector, A: Add<V>, const GROUP: usize, const T: usize>(
     w: &QuantizedRows<'_>,
     x: Quantized<'_>,
     row: usize,
     token: usize,
-    out: &mut Panel<'_>,
-    add: bool,
-) {
-    let groups = w.groups();
-    // SAFETY: The caller promises the unit, the block and the tokens; a row has `groups` groups of `w.group`
+) -> [V; T] {
+    let (columns, groups) = (if GROUP == UNKNOWN { w.group } else { GROUP }, w.groups());
+    // SAFETY: The caller promises the unit, the block and the tokens; a row has `groups` groups of `columns`
     // columns in whole runs.
     unsafe {
         let mut values = w.values.as_ptr().add(row * w.quant.bytes(w.padded));
@@ -150,9 +157,9 @@ unsafe fn block<V: Vector, A: Add<V>, const T: usize>(
         let mut products = [V::splat(0.0); T];
         for group in 0..groups {
             let mut sums = [V::no_integers(); T];
-            for column in (0..w.group).step_by(A::COLUMNS) {
+            for column in (0..columns).step_by(A::COLUMNS) {
                 for t in 0..T {
-                    A::add(&mut sums[t], values, x_values.add(t * w.padded + group * w.group + column));
+                    A::add(&mut sums[t], values, x_values.add(t * w.padded + group * columns + column));
                 }
                 values = values.add(BLOCK_ROWS * 16);
             }
@@ -163,13 +170,35 @@ unsafe fn block<V: Vector, A: Add<V>, const T: usize>(
                 products[t] = products[t].add(sum.mul(scale.mul(V::splat(x_scale))));
             }
         }
-        let count = (out.width() - row).min(BLOCK_ROWS);
-        for t in 0..T {
-            let mut product = [0.0; LANES];
-            products[t].store(product.as_mut_ptr());
-            let out = &mut out.row_mut(token + t)[row..row + count];
-            for (out, product) in out.iter_mut().zip(product) {
-                *out = if add { *out + product } else { product };
+        products
+    }
+}
+
+/// Writes the products of a block of rows and T tokens, or adds them to what is there.
+///
+/// # Safety
+/// The CPU has the unit.
+#[inline(always)]
+unsafe fn store<V: Vector, const T: usize>(
+    products: [V; T],
+    out: &mut Panel<'_>,
+    row: usize,
+    token: usize,
+    add: bool,
+) {
+    let count = (out.width() - row).min(BLOCK_ROWS);
+    for (t, product) in products.into_iter().enumerate() {
+        let out = &mut out.row_mut(token + t)[row..row + count];
+        // SAFETY: The caller promises the unit; `out` has `count` elements, and `load_filled` and
+        // `store_partial` are for fewer than 8.
+        unsafe {
+            let to = out.as_mut_ptr();
+            if count == LANES {
+                let sum = if add { V::load(to).add(product) } else { product };
+                sum.store(to);
+            } else {
+                let sum = if add { load_filled::<V>(to, count, 0.0).add(product) } else { product };
+                store_partial(sum, to, count);
             }
         }
     }

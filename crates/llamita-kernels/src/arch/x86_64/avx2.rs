@@ -190,11 +190,12 @@ impl Vector for F32x8 {
         // SAFETY: As above.
         unsafe {
             let x = _mm256_broadcastsi128_si256(_mm_loadu_si128(x.cast()));
+            let magnitudes = _mm256_abs_epi8(x);
             for (i, sum) in sums.iter_mut().enumerate() {
                 let w = _mm256_loadu_si256(w.add(32 * i).cast());
-                // The unit multiplies what has no sign with what has one, and adds pairs: at most 2 * 128 * 127,
+                // The unit multiplies what has no sign with what has one, and adds pairs: at most 2 * 127 * 127,
                 // which 16 bits hold.
-                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+                let pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(w, x));
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
             }
         }
