@@ -1,6 +1,7 @@
 //! The commands, each in a file of its own: its options, and what it does with them.
 
 pub mod bench;
+pub mod convert;
 pub mod eval;
 pub mod inspect;
 pub mod run;
