@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod commands;
+mod convert;
 mod files;
 mod program;
 mod stories;
