@@ -60,7 +60,7 @@ struct Cost {
 
 impl PruningArguments {
     /// The files that are read, none of which may be written to.
-    pub fn inputs(&self) -> impl Iterator<Item = &Path> {
+    pub fn inputs(&self) -> impl Iterator<Item = &Path> + Clone {
         [&self.prune_vocab, &self.eval].into_iter().flatten().map(PathBuf::as_path)
     }
 

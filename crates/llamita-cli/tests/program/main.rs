@@ -6,4 +6,5 @@ mod compare;
 mod convert;
 mod files;
 mod program;
+mod pruning;
 mod stories;

@@ -42,7 +42,8 @@ impl Output {
 
     /// Neither the model that is read nor, unless it was asked for, any other file is replaced.
     fn check(&self, options: &Options) -> Result<()> {
-        let read = [Some(&options.input), options.tokenizer.as_ref()].into_iter().flatten();
+        let read = [Some(options.input.as_path()), options.tokenizer.as_deref()].into_iter().flatten();
+        let read = read.chain(options.pruning.inputs());
         for path in self.paths().filter(|path| path.exists()) {
             let is_read = |read: &Path| match folder(read) {
                 Some(folder) => same(folder, &parent(path)),

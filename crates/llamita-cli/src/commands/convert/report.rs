@@ -15,6 +15,7 @@ use super::{Options, folder};
 use crate::commands::inspect::class;
 use crate::error::Result;
 use crate::output::{Table, list};
+use crate::pruning;
 use crate::units::{bytes, digits, grouped};
 
 /// Squares of weights, and of what they are off by.
@@ -90,6 +91,8 @@ pub struct Report {
     weights: u64,
     tensors: Vec<Tensors>,
     tokenizer: Option<Tokenizer>,
+    /// What fewer tokens cost, if the vocabulary was pruned.
+    pub pruned: Option<pruning::Report>,
     seconds: f64,
 }
 
@@ -150,6 +153,7 @@ impl Report {
                 },
                 tokens: vocabulary.tokens.len(),
             }),
+            pruned: None,
             seconds: time.as_secs_f64(),
         })
     }
@@ -180,7 +184,8 @@ impl Report {
                 &error.map_or_else(|| "-".to_owned(), |error| format!("{} %", digits(100.0 * error))),
             ]);
         }
-        format!("{}\n{}", list(&facts), table.lines())
+        let pruned = self.pruned.as_ref().map(|pruned| format!("\n{}", pruned.text())).unwrap_or_default();
+        format!("{}\n{}{pruned}", list(&facts), table.lines())
     }
 }
 
