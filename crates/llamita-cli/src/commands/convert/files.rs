@@ -49,7 +49,7 @@ impl Output {
                 Some(folder) => same(folder, &parent(path)),
                 None => same(read, path),
             };
-            if read.clone().any(|read| is_read(read)) {
+            if read.clone().any(is_read) {
                 return Err(Error::usage(format_args!(
                     "{} is what is converted, expected another file to write: choose another name or folder",
                     path.display()
