@@ -1,11 +1,15 @@
 //! From the path of a model to an engine.
 
+use std::fmt::Display;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use llamita::format::{FormatError, Kind};
 use llamita::state::cache_len;
-use llamita::weights::{Entry, Tape, Tensor};
+use llamita::weights::{Entry, Format, Tape, Tensor};
 use llamita::{CacheFormat, Capacity, Config, Engine, Kernels, Model, Resident, State, state_len};
+use llamita_convert::source::Checkpoint;
+use llamita_convert::{Conversion, GgufFile, Plan, Rounding};
 use llamita_kernels::Threads;
 use llamita_storage::{ModelFile, Placement};
 
@@ -31,10 +35,47 @@ impl File {
         Ok(Self { path: path.to_owned(), content: ModelFile::open_in(path, placement)? })
     }
 
+    /// Opens a model to run it: one that the engine cannot use in place, as ordinary quantized GGUF and llama2.c
+    /// version 2, is repacked into memory. Integers stay as they are where a native format has the like, and
+    /// others become eight bits; no tensor is made of floats as a whole.
+    pub fn open_model(path: &Path, placement: Placement) -> Result<Self> {
+        if !needs_repacking(&Self::open(path, Placement::Mapped)?)? {
+            return Self::open(path, placement);
+        }
+        let refuse = |error: llamita_convert::Error| Error::failure(error);
+        let mut source = Checkpoint::open(path).map_err(refuse)?;
+        let plan = Plan::nearest(&source).map_err(refuse)?;
+        let image = GgufFile::device(&source, &plan);
+        let memory = |error: &dyn Display| {
+            let needed = crate::units::bytes(image.len());
+            Error::file(
+                path,
+                format_args!("repacked it needs {needed} of memory ({error}): use a smaller model"),
+            )
+        };
+        let len = usize::try_from(image.len()).map_err(|error| memory(&error))?;
+        let content = ModelFile::in_memory(len, |bytes| {
+            let (quantizer, progress) = (&mut Rounding, &mut |_| ());
+            let mut conversion = Conversion { source: &mut source, quantizer, progress };
+            image.write(&mut conversion, &mut Cursor::new(bytes))
+        });
+        let content = content.map_err(|error| memory(&error))?.map_err(|error| refuse(error.at(path)))?;
+        Ok(Self { path: path.to_owned(), content })
+    }
+
     /// Its length in bytes.
     pub fn len(&self) -> u64 {
         self.content.bytes().len() as u64
     }
+}
+
+/// Whether some tensor of a model is stored in blocks that the engine cannot use in place.
+fn needs_repacking(file: &File) -> Result<bool> {
+    let refuse = |error| Error::file(&file.path, error);
+    let header = Model::read(file.content.bytes()).map_err(refuse)?;
+    let mut entries = vec![Entry::EMPTY; Tape::len(header.config())];
+    header.tape(&mut entries).map_err(refuse)?;
+    Ok(entries.iter().any(|entry| matches!(entry.format, Format::Blocks(_))))
 }
 
 /// A model file whose header has been read and whose tensors have been found.
@@ -47,12 +88,13 @@ pub struct LoadedModel<'f> {
 }
 
 impl<'f> LoadedModel<'f> {
-    /// Reads and checks a model.
+    /// Reads and checks a model, its checksums included.
     pub fn read(file: &'f File) -> Result<Self> {
         let refuse = |error| Error::file(&file.path, error);
         let header = Model::read(file.content.bytes()).map_err(refuse)?;
         let mut entries = vec![Entry::EMPTY; Tape::len(header.config())];
         header.tape(&mut entries).map_err(refuse)?;
+        header.verify().map_err(refuse)?;
         Ok(Self { file, header, entries })
     }
 

@@ -25,9 +25,11 @@ pub(crate) fn huge_pages(len: usize, first: usize) -> io::Result<(MmapMut, usize
     // Room to begin at a huge page, wherever the system puts the memory. What is never touched costs nothing.
     let room = len.checked_add(HUGE_PAGE + 64).ok_or(io::ErrorKind::OutOfMemory)?;
     let memory = MmapOptions::new().len(room).map_anon()?;
-    // Without huge pages it is slower, no more.
+    // Without huge pages it is slower, no more. For less than two of them they would be mostly empty.
     #[cfg(target_os = "linux")]
-    let _ = memory.advise(memmap2::Advice::HugePage);
+    if len >= 2 * HUGE_PAGE {
+        let _ = memory.advise(memmap2::Advice::HugePage);
+    }
     let address = memory.as_ptr().addr();
     let start = address.next_multiple_of(HUGE_PAGE) - address + first.wrapping_neg() % 64;
     Ok((memory, start))

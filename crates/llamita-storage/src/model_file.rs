@@ -1,7 +1,7 @@
 //! The bytes of a file, in the memory where they are fastest to use.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -113,6 +113,24 @@ impl ModelFile {
         Ok(Self { memory, start, len, placement: Placement::HugePages })
     }
 
+    /// A file of `len` bytes that is only in memory: `write` makes its content, from zeros. The first byte is at
+    /// a multiple of 64.
+    ///
+    /// # Errors
+    /// If there is not as much memory; the inner error is that of `write`.
+    pub fn in_memory<E>(
+        len: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> io::Result<Result<Self, E>> {
+        let (mut memory, start) = mmap::huge_pages(len, 0)?;
+        if let Err(error) = write(&mut memory[start..start + len]) {
+            return Ok(Err(error));
+        }
+        // Nothing may write here any more, and nothing can.
+        let memory = memory.make_read_only()?;
+        Ok(Ok(Self { memory, start, len, placement: Placement::HugePages }))
+    }
+
     /// The bytes of the file.
     pub fn bytes(&self) -> &[u8] {
         &self.memory[self.start..self.start + self.len]
@@ -200,6 +218,21 @@ mod tests {
             let held = ModelFile::open_in(&file.0, Placement::HugePages).unwrap();
             assert_eq!((held.bytes().as_ptr().addr() + first) % 64, 0, "{start:?}");
         }
+    }
+
+    #[test]
+    fn a_file_can_be_made_in_memory() {
+        for len in [1, 100_001, 5 << 20] {
+            let write = |bytes: &mut [u8]| {
+                assert!(bytes.iter().all(|&byte| byte == 0));
+                bytes.fill(7);
+                Ok::<(), ()>(())
+            };
+            let held = ModelFile::in_memory(len, write).unwrap().unwrap();
+            assert!(held.bytes().len() == len && held.bytes().iter().all(|&byte| byte == 7));
+            assert_eq!(held.bytes().as_ptr().addr() % 64, 0);
+        }
+        assert_eq!(ModelFile::in_memory(9, |_| Err(3)).unwrap().err(), Some(3));
     }
 
     #[test]

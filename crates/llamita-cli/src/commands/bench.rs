@@ -118,7 +118,7 @@ pub fn run(options: &Options) -> Result<()> {
         Weights::Mapped => Placement::Mapped,
         Weights::HugePages => Placement::HugePages,
     };
-    let file = File::open(options.model.path()?, placement)?;
+    let file = File::open_model(options.model.path()?, placement)?;
     let model = LoadedModel::read(&file)?;
     let capacity = capacity(options, &model)?;
     let mut memory = load::memory(model.config(), capacity)?;

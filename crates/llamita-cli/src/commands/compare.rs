@@ -104,7 +104,7 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(plot) = &options.plot {
         check_plot(plot, &[paths[0], paths[1], &options.stories.text])?;
     }
-    let files = [File::open(paths[0], Placement::Auto)?, File::open(paths[1], Placement::Auto)?];
+    let files = [File::open_model(paths[0], Placement::Auto)?, File::open_model(paths[1], Placement::Auto)?];
     let models = [LoadedModel::read(&files[0])?, LoadedModel::read(&files[1])?];
     let mut vocabularies = [options.vocabulary(&models[0], 0)?, options.vocabulary(&models[1], 1)?];
     let [a, b] = &mut vocabularies;

@@ -62,7 +62,7 @@ struct Report {
 
 /// Evaluate the model.
 pub fn run(options: &Options) -> Result<()> {
-    let file = File::open(options.model.path()?, Placement::Auto)?;
+    let file = File::open_model(options.model.path()?, Placement::Auto)?;
     let model = LoadedModel::read(&file)?;
     let mut vocabulary = Vocabulary::find(&model, options.tokenizer.path())?;
     let tokenizer = vocabulary.tokenizer()?;

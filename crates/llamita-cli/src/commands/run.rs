@@ -112,7 +112,7 @@ pub fn run(options: &Options) -> Result<()> {
     let path = options::one_model(None, options.model.as_deref())?;
     let prompt = options::text(options.prompt.clone().unwrap_or_default(), "prompt")?;
 
-    let file = File::open(path, Placement::Auto)?;
+    let file = File::open_model(path, Placement::Auto)?;
     let model = LoadedModel::read(&file)?;
     let mut vocabulary = Vocabulary::find(&model, options.tokenizer.path())?;
     let tokenizer_bytes = vocabulary.index_bytes();

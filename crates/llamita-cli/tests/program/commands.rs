@@ -7,8 +7,11 @@ use serde_json::Value;
 use crate::files::{Folder, SMALL, gguf, model, text, tokenizer};
 use crate::program::{command, end, llamita, llamita_reads};
 
+/// The keys of an object, in the order of the alphabet.
 fn keys(object: &Value) -> Vec<&str> {
-    object.as_object().unwrap().keys().map(String::as_str).collect()
+    let mut keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
 }
 
 #[test]
