@@ -27,7 +27,8 @@ pub struct PruningArguments {
     #[arg(long, value_name = "TEXT", requires = "keep")]
     prune_vocab: Option<PathBuf>,
 
-    /// Tokens to keep, special tokens, those of single bytes and the characters of the text among them
+    /// Tokens to keep, special tokens, those of single bytes and the characters of the text among them;
+    /// wherever a token is missing, a model that was trained with it predicts much worse: see --eval
     #[arg(long, value_name = "N", requires = "prune_vocab", value_parser = positive)]
     keep: Option<usize>,
 
