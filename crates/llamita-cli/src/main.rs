@@ -7,7 +7,6 @@ mod load;
 mod options;
 mod output;
 mod plot;
-#[allow(dead_code, reason = "for the command that converts")]
 mod pruning;
 mod stories;
 mod threads;
@@ -18,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use commands::{bench, compare, eval, inspect, run, tokenize};
+use commands::{bench, compare, convert, eval, inspect, run, tokenize};
 
 /// Run Llama-family language models that are small enough for small machines
 ///
@@ -27,6 +26,7 @@ use commands::{bench, compare, eval, inspect, run, tokenize};
 #[command(name = "llamita", version)]
 enum Command {
     Run(run::Options),
+    Convert(convert::Options),
     Inspect(inspect::Options),
     Eval(eval::Options),
     Compare(compare::Options),
@@ -37,6 +37,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = options::parse().and_then(|command| match command {
         Command::Run(options) => run::run(&options),
+        Command::Convert(options) => convert::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Eval(options) => eval::run(&options),
         Command::Compare(options) => compare::run(&options),

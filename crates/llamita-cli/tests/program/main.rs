@@ -3,6 +3,8 @@
 mod bad_input;
 mod commands;
 mod compare;
+mod convert;
 mod files;
 mod program;
+mod pruning;
 mod stories;

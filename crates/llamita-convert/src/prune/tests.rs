@@ -42,6 +42,75 @@ fn vocabulary(bytes: bool) -> Vocabulary {
     }
 }
 
+/// Every byte, pieces, and marks at the end; a space is 'Ġ'.
+fn byte_level(pre: &str) -> Vocabulary {
+    let plain = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    let mut others = (256..).map(|code| char::from_u32(code).unwrap());
+    let spell = |byte| if plain(byte) { char::from(byte) } else { others.next().unwrap() };
+    let mut tokens: Vec<_> = (0..=255).map(spell).map(String::from).collect();
+    let merges = [
+        "Ġ a", "a n", "Ġ b", "a b", "Ġ c", "Ġa n", "Ġan d", "a d", "Ġb ad", "Ġc ab", "c ab", "x y", "xy z",
+        "Ã ©",
+    ];
+    tokens.extend(merges.map(|merge| merge.replace(' ', "")));
+    tokens.push("dab".to_owned());
+    let text = tokens.len();
+    tokens.extend(["<|end|>", "<|user|>"].map(str::to_owned));
+    let mut types = vec![token_type::NORMAL; text];
+    types.extend([token_type::CONTROL, token_type::USER_DEFINED]);
+    Vocabulary {
+        model: VocabularyModel::Gpt2,
+        pre: Some(pre.to_owned()),
+        scores: vec![0.0; tokens.len()],
+        types,
+        tokens: tokens.into_iter().map(String::into_bytes).collect(),
+        merges: merges.map(str::to_owned).into(),
+        bos: None,
+        eos: Some(text as u32),
+        unknown: None,
+        padding: None,
+        add_space_prefix: false,
+        add_bos: false,
+        chat_template: None,
+    }
+}
+
+#[test]
+fn byte_level_vocabularies_are_pruned_with_their_merges() {
+    // With the latter rule a word that is a token is found although no merge leads to it.
+    for (pre, found_whole) in [("gpt-2", false), ("llama-bpe", true)] {
+        let whole = byte_level(pre);
+        let texts = ["a cab and a bad cab", "dad and a cab", "dab and dab"];
+        let before = Usage::of(&whole, &texts).unwrap();
+        assert_eq!(before.counts[whole.tokens.len() - 3] > 0, found_whole, "{pre}");
+        for keep in 258..=whole.tokens.len() {
+            let selection = Selection::choose(&whole, &texts, keep).unwrap();
+            let pruned = selection.vocabulary(&whole);
+            assert_eq!((pruned.tokens.len(), pruned.bos), (keep, None));
+            assert_eq!(pruned.tokens[pruned.eos.unwrap() as usize], b"<|end|>");
+            for merge in &pruned.merges {
+                let joined = merge.replace(' ', "").into_bytes();
+                assert!(pruned.tokens.contains(&joined), "{merge} of {keep}");
+            }
+            for (text, tokens) in texts.iter().map(|text| (text, encode(&pruned, text))) {
+                assert_eq!(decode(&pruned, &tokens), text.as_bytes(), "{keep}");
+            }
+            for (place, &id) in (0..).zip(selection.ids()).filter(|&(_, &id)| id < whole.eos.unwrap()) {
+                let text = String::from_utf8(decode(&whole, &[id]));
+                let Ok(text) = text else { continue };
+                if encode(&whole, &text) == [id] {
+                    assert_eq!(encode(&pruned, &text), [place], "{text:?} of {keep}");
+                }
+            }
+        }
+        let all = Selection::choose(&whole, &texts, whole.tokens.len()).unwrap();
+        assert_eq!(all.vocabulary(&whole), whole);
+        assert!(Selection::choose(&whole, &texts, 257).is_err());
+    }
+    let error = Usage::of(&byte_level("x\u{1b}"), &["a"]).unwrap_err().to_string();
+    assert!(error.contains("rule for words is \"x\\u{1b}\"") && error.contains("llama-bpe"), "{error}");
+}
+
 fn names(vocabulary: &Vocabulary) -> Vec<&str> {
     let text = (0..).zip(&vocabulary.tokens).filter(|&(id, _)| is_text(vocabulary, id));
     text.map(|(_, token)| str::from_utf8(token).unwrap()).collect()
@@ -202,6 +271,15 @@ fn special_tokens_get_new_numbers() {
 }
 
 proptest! {
+    #[test]
+    fn any_text_still_encodes_in_bytes(text in "[abcdnxyzé \n数]{0,12}|\\PC{0,12}", keep in 258_usize..=273, pre in 0_usize..2) {
+        let whole = byte_level(["gpt-2", "llama-bpe"][pre]);
+        let pruned = Selection::choose(&whole, &TEXTS, keep).unwrap().vocabulary(&whole);
+        let tokens = encode(&pruned, &text);
+        prop_assert!(tokens.iter().all(|&token| (token as usize) < keep));
+        prop_assert_eq!(decode(&pruned, &tokens), text.as_bytes());
+    }
+
     #[test]
     fn any_text_still_encodes(text in "[abcdnxé▁ \n数]{0,12}|\\PC{0,12}", keep in 265_usize..=281, bytes: bool) {
         let whole = vocabulary(bytes);
