@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use commands::{bench, compare, eval, inspect, run, tokenize};
+use commands::{bench, compare, convert, eval, inspect, run, tokenize};
 
 /// Run Llama-family language models that are small enough for small machines
 ///
@@ -27,6 +27,7 @@ use commands::{bench, compare, eval, inspect, run, tokenize};
 #[command(name = "llamita", version)]
 enum Command {
     Run(run::Options),
+    Convert(convert::Options),
     Inspect(inspect::Options),
     Eval(eval::Options),
     Compare(compare::Options),
@@ -37,6 +38,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = options::parse().and_then(|command| match command {
         Command::Run(options) => run::run(&options),
+        Command::Convert(options) => convert::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Eval(options) => eval::run(&options),
         Command::Compare(options) => compare::run(&options),

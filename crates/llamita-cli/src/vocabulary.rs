@@ -156,7 +156,7 @@ fn remedy(error: TokenizerError) -> String {
 
 /// The tokenizer beside a model that has as many tokens as the model: of `tokenizer.bin` and `tok*.bin` in
 /// the order of their names, the first that fits.
-fn beside(model: &Path, vocab_size: usize) -> Result<File> {
+pub fn beside(model: &Path, vocab_size: usize) -> Result<File> {
     let folder = match model.parent() {
         Some(folder) if folder != "" => folder,
         _ => Path::new("."),

@@ -12,7 +12,45 @@ pub use json::from_tokenizer_json;
 pub use llama2c::{from_llama2c_bin, to_llama2c_bin};
 pub use sentencepiece::from_sentencepiece;
 
+use std::fs;
+use std::path::Path;
+
 use crate::error::{Error, Result};
+
+/// Reads a tokenizer of a model with this many tokens: a `tokenizer.bin`, `tokenizer.model` or
+/// `tokenizer.json`, told apart by what is in it.
+pub fn read_file(path: &Path, vocab_size: usize) -> Result<Vocabulary> {
+    let read = || {
+        let bytes = fs::read(path).map_err(Error::Read)?;
+        let is_json = bytes.trim_ascii_start().starts_with(b"{");
+        // A field of bytes, its length, and within it another: the first piece of SentencePiece.
+        let is_sentencepiece = matches!(bytes.get(..3), Some([0x0a, _, 0x0a]));
+        let mut vocabulary = match (is_json, is_sentencepiece) {
+            (true, _) => {
+                let settings = fs::read(path.with_file_name("tokenizer_config.json")).ok();
+                from_tokenizer_json(&bytes, settings.as_deref())?
+            }
+            (_, true) => from_sentencepiece(&bytes)?,
+            _ => {
+                let vocabulary = from_llama2c_bin(&bytes)?;
+                if vocabulary.tokens.len() < vocab_size {
+                    return Err(wrong_size(vocabulary.tokens.len(), vocab_size));
+                }
+                vocabulary
+            }
+        };
+        vocabulary.fill(vocab_size)?;
+        Ok(vocabulary)
+    };
+    read().map_err(|error| error.at(path))
+}
+
+fn wrong_size(found: usize, expected: usize) -> Error {
+    Error::refused(format_args!(
+        "the tokenizer has {found} tokens, the model {expected}: name the tokenizer that the model was trained \
+         with by --tokenizer"
+    ))
+}
 
 /// How a vocabulary splits text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,10 +141,7 @@ impl Vocabulary {
     pub fn fill(&mut self, vocab_size: usize) -> Result<()> {
         let count = self.tokens.len();
         if count > vocab_size {
-            return Err(Error::refused(format_args!(
-                "the tokenizer has {count} tokens, the model {vocab_size}: name the tokenizer that the model \
-                 was trained with by --tokenizer"
-            )));
+            return Err(wrong_size(count, vocab_size));
         }
         self.tokens.extend((count..vocab_size).map(|token| format!("[PAD{token}]").into_bytes()));
         self.types.resize(vocab_size, token_type::UNUSED);

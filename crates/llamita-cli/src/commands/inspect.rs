@@ -176,19 +176,26 @@ fn shape(config: &Config) -> Shape {
     }
 }
 
+/// What a tensor is for.
+pub fn class(tensor: Tensor) -> &'static str {
+    match tensor {
+        Tensor::Embedding => "embedding",
+        Tensor::Norm(_) => "norms",
+        Tensor::Matrix(Matrix::Wq(_) | Matrix::Wk(_) | Matrix::Wv(_) | Matrix::Wo(_)) => "attention",
+        Tensor::Matrix(Matrix::W1(_) | Matrix::W2(_) | Matrix::W3(_)) => "feed-forward",
+        Tensor::Matrix(Matrix::Classifier) => "classifier",
+    }
+}
+
 /// The tensors by class and format, in the order in which they come first.
 fn classes(config: &Config, tape: &Tape<'_>) -> Vec<Tensors> {
     let mut classes: Vec<Tensors> = Vec::new();
     for tensor in Tape::tensors(config) {
-        let class = match tensor {
+        if tensor == Tensor::Matrix(Matrix::Classifier) && config.shared_classifier {
             // It has been counted as the embedding.
-            Tensor::Matrix(Matrix::Classifier) if config.shared_classifier => continue,
-            Tensor::Matrix(Matrix::Classifier) => "classifier",
-            Tensor::Embedding => "embedding",
-            Tensor::Norm(_) => "norms",
-            Tensor::Matrix(Matrix::Wq(_) | Matrix::Wk(_) | Matrix::Wv(_) | Matrix::Wo(_)) => "attention",
-            Tensor::Matrix(Matrix::W1(_) | Matrix::W2(_) | Matrix::W3(_)) => "feed-forward",
-        };
+            continue;
+        }
+        let class = class(tensor);
         let Entry { format, .. } = tape.entry(tensor);
         let (format, (rows, columns)) = (format.to_string(), Tape::shape(config, tensor));
         let place = classes.iter().position(|known| known.class == class && known.format == format);

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod compare;
+pub mod convert;
 pub mod eval;
 pub mod inspect;
 pub mod run;

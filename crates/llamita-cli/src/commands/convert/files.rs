@@ -1,0 +1,141 @@
+//! The files of a result: written under other names, and renamed once all of them are complete.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use super::{Kind, Options, folder};
+use crate::error::{Error, Result};
+
+/// The files to write; what is unfinished is removed in the end.
+pub struct Output {
+    /// The file with the weights.
+    path: PathBuf,
+    /// The file that belongs to it, for kinds that have one.
+    also: Option<PathBuf>,
+    force: bool,
+}
+
+impl Output {
+    /// Checks where the result goes before any work is done.
+    pub fn new(options: &Options, kind: Kind) -> Result<Self> {
+        let out = &options.output;
+        let is_folder =
+            kind == Kind::Safetensors && out.extension().is_none_or(|extension| extension != "safetensors");
+        let path = if is_folder { out.join("model.safetensors") } else { out.clone() };
+        let also = match kind {
+            Kind::Device | Kind::Gguf => None,
+            Kind::Llama2c => Some(path.with_file_name("tokenizer.bin")),
+            Kind::Safetensors => Some(path.with_file_name("config.json")),
+        };
+        let output = Self { path, also, force: options.force };
+        output.check(options)?;
+        Ok(output)
+    }
+
+    /// Neither the model that is read nor, unless it was asked for, any other file is replaced.
+    fn check(&self, options: &Options) -> Result<()> {
+        let read = [Some(&options.input), options.tokenizer.as_ref()].into_iter().flatten();
+        for path in self.paths().filter(|path| path.exists()) {
+            let is_read = |read: &Path| match folder(read) {
+                Some(folder) => same(folder, &parent(path)),
+                None => same(read, path),
+            };
+            if read.clone().any(|read| is_read(read)) {
+                return Err(Error::usage(format_args!(
+                    "{} is what is converted, expected another file to write: choose another name or folder",
+                    path.display()
+                )));
+            }
+            if path.is_dir() {
+                return Err(Error::file(path, "this is a directory, expected a file to write: name a file"));
+            }
+            // A tokenizer.bin that is there may be the very one that would be written: see `also`.
+            let may_be_same = path.ends_with("tokenizer.bin") && *path != self.path;
+            if !self.force && !may_be_same {
+                return Err(exists(path));
+            }
+        }
+        Ok(())
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        [Some(&self.path), self.also.as_ref()].into_iter().flatten()
+    }
+
+    /// The file with the weights, as it will be called.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file with the weights, to be written.
+    pub fn create(&self) -> Result<File> {
+        let folder = parent(&self.path);
+        let created = fs::create_dir_all(&folder).and_then(|()| File::create(partial(&self.path)));
+        created.map_err(|error| {
+            Error::file(
+                &self.path,
+                format_args!("it cannot be created ({error}): check the folder and its permissions"),
+            )
+        })
+    }
+
+    /// Writes the file that belongs to it.
+    pub fn also(&self, bytes: &[u8]) -> Result<()> {
+        let Some(path) = &self.also else { return Ok(()) };
+        if fs::read(path).is_ok_and(|found| found == bytes) {
+            return Ok(());
+        }
+        if path.exists() && !self.force {
+            return Err(exists(path));
+        }
+        fs::write(partial(path), bytes).map_err(|error| not_written(path, &error))
+    }
+
+    /// Gives the files their names.
+    pub fn publish(&self) -> Result<()> {
+        for path in self.paths().filter(|path| partial(path).exists()) {
+            fs::rename(partial(path), path).map_err(|error| not_written(path, &error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        for path in self.paths() {
+            // After success there is none.
+            let _ = fs::remove_file(partial(path));
+        }
+    }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::file(
+        path,
+        "there is such a file already, expected none: choose another name, or replace it with --force",
+    )
+}
+
+fn not_written(path: &Path, error: &std::io::Error) -> Error {
+    Error::file(path, format_args!("it cannot be written ({error}): check the folder and the space there"))
+}
+
+/// Another name beside the file, so that nobody finds half a model and the rename stays on one disk.
+fn partial(path: &Path) -> PathBuf {
+    let mut name = path.file_name().map(OsString::from).unwrap_or_default();
+    name.push(".partial");
+    path.with_file_name(name)
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent != "" => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Whether two paths lead to one file or folder, through links of either kind, too.
+fn same(a: &Path, b: &Path) -> bool {
+    same_file::is_same_file(a, b).unwrap_or(false)
+}
