@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use llamita::Tape;
 use llamita::weights::Format;
 use llamita_convert::source::{Checkpoint, Folder};
-use llamita_convert::vocabulary::{self, to_llama2c_bin};
+use llamita_convert::vocabulary::{self, from_llama2c_bin, to_llama2c_bin};
 use llamita_convert::{
     Conversion, GgufFile, Group, Plan, Precision, Rounding, Source, Vocabulary, VocabularyModel,
     hugging_face, llama2c,
@@ -126,7 +126,7 @@ pub fn run(options: &Options) -> Result<()> {
     let plan = formats.plan(source, kind)?;
 
     let (mut rounding, bar) = (Rounding, progress_bar(&plan)?);
-    let mut measured = Measured::new(&mut rounding);
+    let mut measured = Measured::new(&mut rounding, plan.config());
     let mut conversion =
         Conversion { source, quantizer: &mut measured, progress: &mut |weights| bar.inc(weights) };
     write(kind, &plan, &output, &mut conversion)?;
@@ -269,7 +269,12 @@ fn write(kind: Kind, plan: &Plan, output: &Output, conversion: &mut Conversion<'
     match kind {
         Kind::Device | Kind::Gguf => Ok(()),
         Kind::Llama2c => match vocabulary.filter(|vocabulary| vocabulary.model == VocabularyModel::Llama) {
-            Some(vocabulary) => output.also(&to_llama2c_bin(vocabulary).map_err(Error::failure)?),
+            Some(vocabulary) => {
+                let bytes = to_llama2c_bin(vocabulary).map_err(Error::failure)?;
+                // Tokenizers spell BOS and EOS in more ways than one.
+                let again = |bytes: &[u8]| from_llama2c_bin(bytes).ok();
+                output.also(&bytes, |found| again(found) == again(&bytes))
+            }
             None => {
                 output::note("note: there is no tokenizer of the SentencePiece kind, so no tokenizer.bin");
                 Ok(())
@@ -277,7 +282,8 @@ fn write(kind: Kind, plan: &Plan, output: &Output, conversion: &mut Conversion<'
         },
         Kind::Safetensors => {
             let format = plan.tensors().next().map_or(Format::F32, |(_, format)| format);
-            output.also(hugging_face::config_json(plan.config(), vocabulary, format).as_bytes())
+            let json = hugging_face::config_json(plan.config(), vocabulary, format);
+            output.also(json.as_bytes(), |found| found == json.as_bytes())
         }
     }
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod commands;
 mod compare;
+mod convert;
 mod files;
 mod program;
 mod stories;

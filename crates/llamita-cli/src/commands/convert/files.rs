@@ -28,6 +28,13 @@ impl Output {
             Kind::Llama2c => Some(path.with_file_name("tokenizer.bin")),
             Kind::Safetensors => Some(path.with_file_name("config.json")),
         };
+        if also.as_ref() == Some(&path) {
+            return Err(Error::usage(format_args!(
+                "{} is where the tokenizer goes, expected another name for the model: choose one such as \
+                 model.bin",
+                path.display()
+            )));
+        }
         let output = Self { path, also, force: options.force };
         output.check(options)?;
         Ok(output)
@@ -80,10 +87,10 @@ impl Output {
         })
     }
 
-    /// Writes the file that belongs to it.
-    pub fn also(&self, bytes: &[u8]) -> Result<()> {
+    /// Writes the file that belongs to it, unless one is there that says the same.
+    pub fn also(&self, bytes: &[u8], is_same: impl FnOnce(&[u8]) -> bool) -> Result<()> {
         let Some(path) = &self.also else { return Ok(()) };
-        if fs::read(path).is_ok_and(|found| found == bytes) {
+        if fs::read(path).is_ok_and(|found| is_same(&found)) {
             return Ok(());
         }
         if path.exists() && !self.force {

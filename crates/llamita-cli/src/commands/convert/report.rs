@@ -1,13 +1,12 @@
 //! What became of a model.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use half::f16;
-use llamita::Tape;
-use llamita::weights::{Format, Tensor};
+use llamita::weights::Tensor;
+use llamita::{Config, Tape};
 use llamita_convert::{Plan, Quantizer, Source};
 use llamita_kernels::quantized::Layout;
 use serde::Serialize;
@@ -25,23 +24,35 @@ struct Squares {
     errors: f64,
 }
 
-/// A quantizer whose errors are summed, by class of tensors.
+/// A quantizer whose errors are summed.
 pub struct Measured<'q> {
     quantizer: &'q mut dyn Quantizer,
-    squares: BTreeMap<&'static str, Squares>,
+    config: Config,
+    /// In tape order; nothing where integers were taken over.
+    squares: Vec<Option<Squares>>,
 }
 
 impl<'q> Measured<'q> {
     /// The same quantizer, measured.
-    pub fn new(quantizer: &'q mut dyn Quantizer) -> Self {
-        Self { quantizer, squares: BTreeMap::new() }
+    pub fn new(quantizer: &'q mut dyn Quantizer, config: &Config) -> Self {
+        Self { quantizer, config: *config, squares: vec![None; Tape::len(config)] }
     }
 
-    /// For each class in which weights were rounded, how much: the root of the mean square of the errors over
-    /// that of the weights.
-    pub fn errors(&self) -> BTreeMap<&'static str, f64> {
-        let relative = |squares: &Squares| (squares.errors / squares.weights.max(f64::MIN_POSITIVE)).sqrt();
-        self.squares.iter().map(|(&class, squares)| (class, relative(squares))).collect()
+    /// What was measured.
+    pub fn errors(self) -> Errors {
+        Errors { config: self.config, squares: self.squares }
+    }
+}
+
+/// How much weights were rounded.
+pub struct Errors {
+    config: Config,
+    squares: Vec<Option<Squares>>,
+}
+
+impl Errors {
+    fn of(&self, tensor: Tensor) -> Option<Squares> {
+        self.squares[Tape::index(&self.config, tensor)]
     }
 }
 
@@ -56,7 +67,7 @@ impl Quantizer for Measured<'_> {
         scales: &mut [u16],
     ) -> llamita_convert::Result<()> {
         self.quantizer.quantize(tensor, first_row, layout, rows, values, scales)?;
-        let squares = self.squares.entry(class(tensor)).or_default();
+        let squares = self.squares[Tape::index(&self.config, tensor)].get_or_insert_default();
         let rows = rows.chunks_exact(layout.columns).zip(values.chunks_exact(layout.columns));
         for ((row, values), scales) in rows.zip(scales.chunks_exact(layout.groups())) {
             for (column, (&weight, &value)) in row.iter().zip(values).enumerate() {
@@ -102,6 +113,8 @@ struct Tensors {
     /// Root of the mean square of what weights were rounded by, over that of the weights; none where integers
     /// were taken over, or nothing is quantized.
     relative_error: Option<f64>,
+    #[serde(skip)]
+    squares: Squares,
 }
 
 #[derive(Serialize)]
@@ -117,7 +130,7 @@ impl Report {
         kind: &'static str,
         source: &dyn Source,
         plan: &Plan,
-        errors: &BTreeMap<&'static str, f64>,
+        errors: &Errors,
         time: Duration,
     ) -> Result<Self> {
         let tensors = classes(source, plan, errors);
@@ -189,15 +202,13 @@ fn size(path: &Path) -> u64 {
 }
 
 /// The tensors by class, by what they were and by what they became, in the order in which they come first.
-fn classes(source: &dyn Source, plan: &Plan, errors: &BTreeMap<&'static str, f64>) -> Vec<Tensors> {
+fn classes(source: &dyn Source, plan: &Plan, errors: &Errors) -> Vec<Tensors> {
     let mut classes: Vec<Tensors> = Vec::new();
     for (tensor, format) in plan.tensors() {
         let (rows, columns) = Tape::shape(plan.config(), tensor);
         let (class, from, to) = (class(tensor), source.stored(tensor).to_string(), format.to_string());
         let is_same = |known: &Tensors| known.class == class && known.from == from && known.to == to;
         let place = classes.iter().position(is_same).unwrap_or_else(|| {
-            let is_rounded = matches!(format, Format::Quantized { .. } | Format::Blocks(_));
-            let relative_error = errors.get(class).copied().filter(|_| is_rounded);
             let (from, to) = (from.clone(), to.clone());
             classes.push(Tensors {
                 class,
@@ -207,7 +218,8 @@ fn classes(source: &dyn Source, plan: &Plan, errors: &BTreeMap<&'static str, f64
                 weights: 0,
                 bytes: 0,
                 bits_per_weight: 0.0,
-                relative_error,
+                relative_error: None,
+                squares: Squares::default(),
             });
             classes.len() - 1
         });
@@ -216,6 +228,12 @@ fn classes(source: &dyn Source, plan: &Plan, errors: &BTreeMap<&'static str, f64
         known.weights += rows as u64 * columns as u64;
         known.bytes += format.bytes(rows, columns);
         known.bits_per_weight = bits(known.bytes, known.weights);
+        if let Some(squares) = errors.of(tensor) {
+            known.squares.weights += squares.weights;
+            known.squares.errors += squares.errors;
+            let ratio = known.squares.errors / known.squares.weights.max(f64::MIN_POSITIVE);
+            known.relative_error = Some(ratio.sqrt());
+        }
     }
     classes
 }

@@ -1,0 +1,237 @@
+//! Conversions by the program: what comes out runs, what goes in stays, and what cannot be is refused.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::files::{Folder, SMALL, data, gguf, model, text, tokenizer};
+use crate::program::llamita;
+
+fn convert(folder: &Folder, arguments: &[&str]) -> Value {
+    let path = |argument: &&str| {
+        let is_path = !argument.starts_with('-') && argument.contains('.');
+        if is_path { text(&folder.path(argument)).to_owned() } else { (*argument).to_owned() }
+    };
+    let arguments: Vec<_> = arguments.iter().map(path).collect();
+    llamita(["convert", "--json"].into_iter().map(str::to_owned).chain(arguments)).json()
+}
+
+fn story(folder: &Folder, model: &str) -> String {
+    llamita(["run", "-m", text(&folder.path(model)), "-t", "0", "-n", "20", "-q", "abc"]).ok()
+}
+
+/// The files in a folder, by name.
+fn names(folder: &Folder) -> Vec<String> {
+    let entries = fs::read_dir(folder.path("")).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_form_tells_the_same_story() {
+    let folder = Folder::with_model();
+    let expected = story(&folder, "model.bin");
+    let report = convert(&folder, &["model.bin", "device.gguf", "--quant", "f32"]);
+    assert_eq!(report["output"]["kind"], "device GGUF");
+    assert_eq!(report["tokenizer"]["tokens"], SMALL.vocab_size);
+    assert_eq!(report["bits_per_weight"], 32.0);
+    assert_eq!(report["output"]["bytes"], fs::metadata(folder.path("device.gguf")).unwrap().len());
+    convert(&folder, &["device.gguf", "ordinary.gguf", "--to", "gguf", "--quant", "f32"]);
+    convert(&folder, &["ordinary.gguf", "again.bin"]);
+    fs::create_dir(folder.path("hf.model")).unwrap();
+    convert(&folder, &["ordinary.gguf", "hf.model"]);
+    convert(&folder, &["hf.model", "hf.gguf", "--quant", "f32", "--tokenizer", "tokenizer.bin"]);
+    for name in ["device.gguf", "ordinary.gguf", "again.bin", "hf.gguf"] {
+        assert_eq!(story(&folder, name), expected, "{name}");
+    }
+    let found = names(&folder);
+    assert!(!found.iter().any(|name| name.contains("partial")), "{found:?}");
+    // The tokenizer that was there is the one that would have been written.
+    assert_eq!(fs::read(folder.path("tokenizer.bin")).unwrap(), tokenizer(SMALL.vocab_size));
+}
+
+#[test]
+fn quantized_models_run() {
+    let folder = Folder::with_model();
+    for (group, bits) in [("32", 8.5), ("64", 8.25), ("row", 8.5)] {
+        let out = format!("{group}.gguf");
+        let report = convert(&folder, &["model.bin", &out, "--group", group, "--body", "q4"]);
+        let embedding = &report["tensors"][0];
+        assert_eq!((&embedding["class"], &embedding["from"]), (&"embedding".into(), &"F32".into()));
+        // Rows of 16 are filled up to 32 or 64; those of the table, 270, to 272.
+        let filled = if group == "64" { 4.0 } else { 2.0 };
+        let expected = bits * filled * 272.0 / 270.0;
+        assert!((embedding["bits_per_weight"].as_f64().unwrap() - expected).abs() < 1e-9, "{report}");
+        let error = embedding["relative_error"].as_f64().unwrap();
+        assert!(error > 0.0 && error < 0.01, "{report}");
+        assert!(report["tensors"][2]["to"].as_str().unwrap().starts_with("q4"), "{report}");
+        assert!(story(&folder, &out).starts_with("abc"));
+    }
+    let report = convert(&folder, &["model.bin", "mixed.gguf", "--quant", "f32", "--head", "q8"]);
+    assert!(report["tensors"][0]["to"].as_str().unwrap().starts_with("q8"), "{report}");
+    assert_eq!(report["tensors"][2]["to"], "F32");
+}
+
+#[test]
+fn people_get_a_table() {
+    let folder = Folder::with_model();
+    let (input, out) = (folder.path("model.bin"), folder.path("model.gguf"));
+    let printed = llamita(["convert", text(&input), text(&out)]).ok();
+    for part in
+        ["model.gguf, device GGUF", "bits each", "SentencePiece, 270 tokens", "q8, groups of 32", " %"]
+    {
+        assert!(printed.contains(part), "{part:?} is missing: {printed}");
+    }
+}
+
+#[test]
+fn what_is_read_is_never_replaced() {
+    let folder = Folder::with_model();
+    let original = model(&SMALL);
+    let input = folder.path("model.bin");
+    let also = folder.path(".").join("model.bin");
+    let refused = |input: &str, out: &str, parts: &[&str]| {
+        llamita(["convert", input, out, "--to", "gguf", "--force"]).refused(2, parts);
+        assert!(fs::read(folder.path("model.bin")).unwrap() == original);
+    };
+    refused(text(&input), text(&input), &["is what is converted", "another"]);
+    refused(text(&input), text(&also), &["is what is converted"]);
+    let link = folder.path("link.gguf");
+    fs::hard_link(&input, &link).unwrap();
+    refused(text(&input), text(&link), &["link.gguf", "is what is converted"]);
+    #[cfg(unix)]
+    {
+        let link = folder.path("symbolic.gguf");
+        std::os::unix::fs::symlink(&input, &link).unwrap();
+        refused(text(&input), text(&link), &["symbolic.gguf", "is what is converted"]);
+        refused(text(&link), text(&input), &["model.bin", "is what is converted"]);
+    }
+}
+
+#[test]
+fn other_files_are_replaced_only_by_force() {
+    let folder = Folder::with_model();
+    let (input, out) = (folder.path("model.bin"), folder.write("out.gguf", b"something else"));
+    let arguments = ["convert", text(&input), text(&out)];
+    llamita(arguments).refused(1, &["out.gguf", "already", "--force"]);
+    assert_eq!(fs::read(&out).unwrap(), b"something else");
+    llamita(arguments.into_iter().chain(["--force"])).ok();
+    assert!(fs::read(&out).unwrap().starts_with(b"GGUF"));
+
+    // A tokenizer of another model stays as well.
+    let other = Folder::new();
+    other.write("tokenizer.bin", &tokenizer(262));
+    let out = other.path("model.bin");
+    let arguments = ["convert", text(&input), text(&out)];
+    llamita(arguments).refused(1, &["tokenizer.bin", "already"]);
+    assert_eq!(names(&other), ["tokenizer.bin"]);
+    llamita(arguments.into_iter().chain(["--force"])).ok();
+    let tokens = fs::read(other.path("tokenizer.bin")).unwrap();
+    assert_eq!(llamita::Tokenizer::count_bin(&tokens), Ok(SMALL.vocab_size));
+    assert!(fs::read(&out).unwrap() == zero_tables(model(&SMALL)));
+}
+
+/// A checkpoint without numbers in the tables that nothing reads, which are last.
+fn zero_tables(mut checkpoint: Vec<u8>) -> Vec<u8> {
+    let len = checkpoint.len();
+    checkpoint[len - 4 * SMALL.seq_len * SMALL.head_size..].fill(0);
+    checkpoint
+}
+
+#[test]
+fn a_failure_leaves_nothing_behind() {
+    let folder = Folder::new();
+    let mut bytes = model(&SMALL);
+    let place =
+        crate::files::place(&SMALL, llamita::weights::Tensor::Matrix(llamita::weights::Matrix::W2(1)));
+    bytes[place..place + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let input = folder.write("model.bin", &bytes);
+    folder.write("tokenizer.bin", &tokenizer(SMALL.vocab_size));
+    let out = folder.path("model.gguf");
+    llamita(["convert", text(&input), text(&out)]).refused(1, &["blk.1.ffn_down", "not a number"]);
+    assert_eq!(names(&folder), ["model.bin", "tokenizer.bin"]);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let folder = Folder::with_model();
+    let input = folder.path("model.bin");
+    let refused = |code, out: &str, options: &[&str], parts: &[&str]| {
+        let out = folder.path(out);
+        let arguments = ["convert", text(&input), text(&out)];
+        llamita(arguments.iter().chain(options)).refused(code, parts);
+        assert!(!out.exists());
+    };
+    refused(2, "model.onnx", &[], &[".onnx", ".gguf, .bin", "--to"]);
+    refused(2, "x.bin", &["--quant", "q8"], &["llama2.c version 0 is written as f32", "GGUF"]);
+    refused(2, "x", &["--quant", "q8"], &["safetensors is written as f32 or f16"]);
+    refused(2, "x", &["--quant", "f32", "--head", "f16"], &["for all"]);
+    refused(2, "x.gguf", &["--to", "gguf", "--group", "64"], &["--group is for --to device"]);
+    refused(2, "x.gguf", &["--group", "48"], &["expected 32, 64 or row"]);
+    refused(2, "x.gguf", &["--quant", "q5"], &["q5"]);
+    refused(2, "x.gguf", &["--to", "onnx"], &["onnx", "device", "safetensors"]);
+    let other = folder.write("other.bin", &tokenizer(262));
+    refused(1, "x.gguf", &["--tokenizer", text(&other)], &["other.bin", "262 tokens", "270"]);
+    refused(1, "x.gguf", &["--tokenizer", "none.bin"], &["none.bin", "cannot be read"]);
+    refused(
+        1,
+        "none/../../none/x.gguf/y.gguf",
+        &["--tokenizer", text(&folder.path("model.bin"))],
+        &["model.bin"],
+    );
+    fs::create_dir(folder.path("folder")).unwrap();
+    let out = folder.path("x.gguf");
+    llamita(["convert", text(&folder.path("folder")), text(&out)])
+        .refused(1, &["config.json", "cannot be read"]);
+    llamita(["convert", text(&folder.path("none.bin")), text(&out)]).refused(1, &["no such file"]);
+    llamita(["convert", text(&folder.path("tokenizer.bin")), text(&out)]).refused(1, &["tokenizer"]);
+    let out = folder.path("tokenizer.bin");
+    llamita(["convert", text(&input), text(&out), "--force"]).refused(2, &["where the tokenizer goes"]);
+}
+
+#[test]
+fn a_model_without_a_tokenizer_is_still_one() {
+    let folder = Folder::new();
+    let (input, out) = (folder.write("model.bin", &model(&SMALL)), folder.path("model.gguf"));
+    let ended = llamita(["convert", text(&input), text(&out), "--json"]);
+    assert!(
+        ended.stderr.contains("no tokenizer for") && ended.stderr.contains("--tokenizer"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(ended.json()["tokenizer"], Value::Null);
+    let tokens = folder.write("tok.bin", &tokenizer(SMALL.vocab_size));
+    llamita(["run", "-m", text(&out), "--tokenizer", text(&tokens), "-n", "5", "-q"]).ok();
+}
+
+#[test]
+fn names_are_carried_along() {
+    let folder = Folder::new();
+    folder.write("model.gguf", &gguf(64, "Kalliope"));
+    convert(&folder, &["model.gguf", "device.gguf"]);
+    let report = llamita(["inspect", "--json", text(&folder.path("device.gguf"))]).json();
+    assert_eq!(report["name"], "Kalliope");
+}
+
+#[test]
+fn stories260k_in_eight_bits_tells_its_stories() {
+    let Some(reference) = data("reference/stories260K-greedy-256.txt") else { return };
+    let reference = fs::read_to_string(reference).unwrap();
+    let folder = Folder::new();
+    for name in ["stories260K.bin", "stories260K-v1.bin", "stories260K-Q8_0.gguf", "stories260K-v2-q8.bin"] {
+        let model = data(&format!("data/models/{name}")).unwrap();
+        let out = folder.path(&format!("{name}.gguf"));
+        llamita(["convert", text(&model), text(&out)]).ok();
+        let story = llamita(["run", "-m", text(&out), "-t", "0", "-n", "256", "-q"]).ok();
+        // Rounded weights tell the same story for a while.
+        let same = story.bytes().zip(reference.bytes()).take_while(|(a, b)| a == b).count();
+        assert!(same > 60, "{name}: {same} bytes are the same of {story}");
+        assert!(fs::metadata(&out).unwrap().len() < 310_000);
+    }
+    let model = data("data/models/stories260K.bin").unwrap();
+    let out = folder.path("f32.gguf");
+    llamita(["convert", text(&model), text(&out), "--quant", "f32"]).ok();
+    let story = llamita(["run", "-m", text(&out), "-t", "0", "--steps", "256", "-q"]).ok();
+    assert_eq!(story.trim_end(), reference.trim_end());
+}
