@@ -7,7 +7,6 @@ mod load;
 mod options;
 mod output;
 mod plot;
-#[allow(dead_code, reason = "for the command that converts")]
 mod pruning;
 mod stories;
 mod threads;

@@ -20,6 +20,7 @@ use llamita_kernels::quantized::Quant;
 
 use crate::error::{Error, Result};
 use crate::output;
+use crate::pruning::PruningArguments;
 use files::Output;
 use report::{Measured, Report};
 
@@ -64,6 +65,9 @@ pub struct Options {
     /// for .bin: of tokenizer.bin and tok*.bin beside it, the one with as many tokens as the model]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
+
+    #[command(flatten)]
+    pruning: PruningArguments,
 
     /// Replace files that exist; never the model that is converted
     #[arg(long)]
@@ -121,7 +125,7 @@ pub fn run(options: &Options) -> Result<()> {
     let kind = kind(options)?;
     let formats = Formats::of(options, kind)?;
     let output = Output::new(options, kind)?;
-    let mut source = open(options)?;
+    let (mut source, pruning) = options.pruning.apply(open(options)?)?;
     let source = &mut *source;
     let plan = formats.plan(source, kind)?;
 
@@ -134,7 +138,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let errors = measured.errors();
     output.publish()?;
-    let report = Report::new(options, kind.describe(), source, &plan, &errors, start.elapsed())?;
+    let report = Report::new(options, kind.describe(), source, &plan, &errors, pruning, start.elapsed());
     if options.json { output::json(&report) } else { output::print(&report.text()) }
 }
 

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::{Options, folder};
 use crate::commands::inspect::class;
-use crate::error::Result;
 use crate::output::{Table, list};
+use crate::pruning;
 use crate::units::{bytes, digits, grouped};
 
 /// Squares of weights, and of what they are off by.
@@ -90,6 +90,7 @@ pub struct Report {
     weights: u64,
     tensors: Vec<Tensors>,
     tokenizer: Option<Tokenizer>,
+    pruning: Option<pruning::Report>,
     seconds: f64,
 }
 
@@ -131,13 +132,14 @@ impl Report {
         source: &dyn Source,
         plan: &Plan,
         errors: &Errors,
+        pruning: Option<pruning::Report>,
         time: Duration,
-    ) -> Result<Self> {
+    ) -> Self {
         let tensors = classes(source, plan, errors);
         let weights = tensors.iter().map(|tensors| tensors.weights).sum::<u64>();
         let stored = tensors.iter().map(|tensors| tensors.bytes).sum::<u64>();
         let side = |path: &Path, kind| Side { path: path.display().to_string(), kind, bytes: size(path) };
-        Ok(Self {
+        Self {
             input: side(&options.input, None),
             output: side(&options.output, Some(kind)),
             bits_per_weight: bits(stored, weights),
@@ -150,8 +152,9 @@ impl Report {
                 },
                 tokens: vocabulary.tokens.len(),
             }),
+            pruning,
             seconds: time.as_secs_f64(),
-        })
+        }
     }
 
     /// The report for people.
@@ -180,7 +183,9 @@ impl Report {
                 &error.map_or_else(|| "-".to_owned(), |error| format!("{} %", digits(100.0 * error))),
             ]);
         }
-        format!("{}\n{}", list(&facts), table.lines())
+        let pruning =
+            self.pruning.as_ref().map_or_else(String::new, |pruning| format!("\n{}", pruning.text()));
+        format!("{}\n{}{pruning}", list(&facts), table.lines())
     }
 }
 
