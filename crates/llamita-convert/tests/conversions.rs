@@ -15,6 +15,8 @@ use llamita_convert::{
 };
 use llamita_kernels::quantized::Quant;
 
+#[path = "../../llamita/tests/format/builder.rs"]
+mod builder;
 #[path = "../../llamita/tests/common/data.rs"]
 mod data;
 
@@ -233,6 +235,55 @@ fn formats_of_others_are_read_back() {
         assert_runs(&repacked);
         assert_same(&mut read, &mut open(&repacked));
         assert_eq!(open(&repacked).vocabulary(), source.vocabulary());
+    }
+}
+
+#[test]
+fn every_type_of_ggml_becomes_a_native_one() {
+    let config = Config { dim: 256, hidden_dim: 512, head_size: 64, vocab_size: 5, ..CONFIG };
+    let types = [
+        (2, Blocks::Q4_0, "attn_q"),
+        (3, Blocks::Q4_1, "attn_k"),
+        (6, Blocks::Q5_0, "attn_v"),
+        (7, Blocks::Q5_1, "attn_output"),
+        (8, Blocks::Q8_0, "ffn_gate"),
+        (12, Blocks::Q4K, "ffn_up"),
+        (14, Blocks::Q6K, "ffn_down"),
+    ];
+    let mut file = builder::Gguf::new(&config);
+    for (kind, blocks, part) in types {
+        for layer in 0..config.n_layers {
+            let tensor = file.tensor(&format!("blk.{layer}.{part}.weight"));
+            let (weights, size) = blocks.size();
+            let count = tensor.data.len() as u64 / 4 / weights;
+            // Bytes of all values, and scales of half precision, which are where the type has them.
+            let block = |i: u64| {
+                let mut block: Vec<u8> = (0..size).map(|j| ((i * 31 + j * 7) % 251) as u8).collect();
+                // -128 is not native: see below.
+                block.iter_mut().for_each(|byte| *byte -= u8::from(*byte == 0x80));
+                let scales: &[usize] = match blocks {
+                    Blocks::Q4_0 | Blocks::Q5_0 | Blocks::Q8_0 => &[0],
+                    Blocks::Q6K => &[208],
+                    _ => &[0, 2],
+                };
+                // About 0.01, different in each block.
+                scales.iter().for_each(|&at| block[at..at + 2].copy_from_slice(&[(i % 200) as u8, 0x21]));
+                block
+            };
+            (tensor.kind, tensor.data) = (kind, (0..count).flat_map(block).collect());
+        }
+    }
+    let bytes = file.bytes();
+    let mut read = open(&bytes);
+    let repacked = repacked(&mut read);
+    assert_runs(&repacked);
+    let mut repacked = open(&repacked);
+    for tensor in Tape::tensors(&config) {
+        let Format::Blocks(blocks) = read.stored(tensor) else { continue };
+        let exact = matches!(blocks, Blocks::Q4_0 | Blocks::Q8_0);
+        let limit = if exact { 0.0 } else { 0.006 };
+        let error = relative_error(&mut read, &mut repacked, tensor);
+        assert!(error <= limit && (exact || error > 0.0), "{error} in {}", TensorName(tensor));
     }
 }
 

@@ -125,7 +125,7 @@ pub fn run(options: &Options) -> Result<()> {
     let kind = kind(options)?;
     let formats = Formats::of(options, kind)?;
     let output = Output::new(options, kind)?;
-    let (mut source, pruned) = options.pruning.apply(open(options)?)?;
+    let (mut source, pruning) = options.pruning.apply(open(options)?)?;
     let source = &mut *source;
     let plan = formats.plan(source, kind)?;
 
@@ -138,8 +138,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let errors = measured.errors();
     output.publish()?;
-    let mut report = Report::new(options, kind.describe(), source, &plan, &errors, start.elapsed())?;
-    report.pruned = pruned;
+    let report = Report::new(options, kind.describe(), source, &plan, &errors, pruning, start.elapsed());
     if options.json { output::json(&report) } else { output::print(&report.text()) }
 }
 

@@ -95,17 +95,17 @@ fn what_is_read_is_never_replaced() {
         llamita(["convert", input, out, "--to", "gguf", "--force"]).refused(2, parts);
         assert!(fs::read(folder.path("model.bin")).unwrap() == original);
     };
-    refused(text(&input), text(&input), &["is what is converted", "another"]);
-    refused(text(&input), text(&also), &["is what is converted"]);
+    refused(text(&input), text(&input), &["is read for the conversion", "another"]);
+    refused(text(&input), text(&also), &["is read for the conversion"]);
     let link = folder.path("link.gguf");
     fs::hard_link(&input, &link).unwrap();
-    refused(text(&input), text(&link), &["link.gguf", "is what is converted"]);
+    refused(text(&input), text(&link), &["link.gguf", "is read for the conversion"]);
     #[cfg(unix)]
     {
         let link = folder.path("symbolic.gguf");
         std::os::unix::fs::symlink(&input, &link).unwrap();
-        refused(text(&input), text(&link), &["symbolic.gguf", "is what is converted"]);
-        refused(text(&link), text(&input), &["model.bin", "is what is converted"]);
+        refused(text(&input), text(&link), &["symbolic.gguf", "is read for the conversion"]);
+        refused(text(&link), text(&input), &["model.bin", "is read for the conversion"]);
     }
 }
 
@@ -203,6 +203,22 @@ fn a_model_without_a_tokenizer_is_still_one() {
     assert_eq!(ended.json()["tokenizer"], Value::Null);
     let tokens = folder.write("tok.bin", &tokenizer(SMALL.vocab_size));
     llamita(["run", "-m", text(&out), "--tokenizer", text(&tokens), "-n", "5", "-q"]).ok();
+}
+
+#[test]
+fn a_vocabulary_can_be_pruned() {
+    let folder = Folder::with_model();
+    let text_file = folder.write("stories.txt", b"abc abcd<|endoftext|>abcde");
+    let (input, out) = (folder.path("model.bin"), folder.path("pruned.gguf"));
+    let arguments = ["convert", text(&input), text(&out), "--prune-vocab", text(&text_file)];
+    let report = llamita(arguments.into_iter().chain(["--keep", "265", "--json"])).json();
+    assert_eq!(report["tokenizer"]["tokens"], 265);
+    assert_eq!(report["pruning"]["vocab_size"], serde_json::json!([270, 265]));
+    assert_eq!(llamita(["inspect", "--json", text(&out)]).json()["shape"]["vocab_size"], 265);
+    assert!(story(&folder, "pruned.gguf").starts_with("abc"));
+    let arguments = ["convert", text(&input), text(&text_file), "--to", "gguf", "--force", "--keep", "265"];
+    let prune = ["--prune-vocab", text(&text_file)];
+    llamita(arguments.into_iter().chain(prune)).refused(2, &["stories.txt is read for the conversion"]);
 }
 
 #[test]

@@ -42,16 +42,16 @@ impl Output {
 
     /// Neither the model that is read nor, unless it was asked for, any other file is replaced.
     fn check(&self, options: &Options) -> Result<()> {
-        let read = [Some(options.input.as_path()), options.tokenizer.as_deref()].into_iter().flatten();
-        let read = read.chain(options.pruning.inputs());
+        let named = [Some(options.input.as_path()), options.tokenizer.as_deref()].into_iter().flatten();
+        let read: Vec<&Path> = named.chain(options.pruning.inputs()).collect();
         for path in self.paths().filter(|path| path.exists()) {
             let is_read = |read: &Path| match folder(read) {
                 Some(folder) => same(folder, &parent(path)),
                 None => same(read, path),
             };
-            if read.clone().any(is_read) {
+            if read.iter().any(|read| is_read(read)) {
                 return Err(Error::usage(format_args!(
-                    "{} is what is converted, expected another file to write: choose another name or folder",
+                    "{} is read for the conversion, expected another file to write: choose another name or folder",
                     path.display()
                 )));
             }

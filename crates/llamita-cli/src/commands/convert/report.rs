@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use super::{Options, folder};
 use crate::commands::inspect::class;
-use crate::error::Result;
 use crate::output::{Table, list};
 use crate::pruning;
 use crate::units::{bytes, digits, grouped};
@@ -91,8 +90,7 @@ pub struct Report {
     weights: u64,
     tensors: Vec<Tensors>,
     tokenizer: Option<Tokenizer>,
-    /// What fewer tokens cost, if the vocabulary was pruned.
-    pub pruned: Option<pruning::Report>,
+    pruning: Option<pruning::Report>,
     seconds: f64,
 }
 
@@ -134,13 +132,14 @@ impl Report {
         source: &dyn Source,
         plan: &Plan,
         errors: &Errors,
+        pruning: Option<pruning::Report>,
         time: Duration,
-    ) -> Result<Self> {
+    ) -> Self {
         let tensors = classes(source, plan, errors);
         let weights = tensors.iter().map(|tensors| tensors.weights).sum::<u64>();
         let stored = tensors.iter().map(|tensors| tensors.bytes).sum::<u64>();
         let side = |path: &Path, kind| Side { path: path.display().to_string(), kind, bytes: size(path) };
-        Ok(Self {
+        Self {
             input: side(&options.input, None),
             output: side(&options.output, Some(kind)),
             bits_per_weight: bits(stored, weights),
@@ -153,9 +152,9 @@ impl Report {
                 },
                 tokens: vocabulary.tokens.len(),
             }),
-            pruned: None,
+            pruning,
             seconds: time.as_secs_f64(),
-        })
+        }
     }
 
     /// The report for people.
@@ -184,8 +183,9 @@ impl Report {
                 &error.map_or_else(|| "-".to_owned(), |error| format!("{} %", digits(100.0 * error))),
             ]);
         }
-        let pruned = self.pruned.as_ref().map(|pruned| format!("\n{}", pruned.text())).unwrap_or_default();
-        format!("{}\n{}{pruned}", list(&facts), table.lines())
+        let pruning =
+            self.pruning.as_ref().map_or_else(String::new, |pruning| format!("\n{}", pruning.text()));
+        format!("{}\n{}{pruning}", list(&facts), table.lines())
     }
 }
 
