@@ -7,10 +7,11 @@ use llamita_fuzz::builder::{CONFIG, Gguf, SHARED, damage};
 use llamita_fuzz::load;
 
 fuzz_target!(|data: &[u8]| {
-    let (kind, edits) = data.split_first().unwrap_or((&2, data));
+    let (kind, edits) = data.split_first().unwrap_or((&3, data));
     let mut file = match kind {
         0 => Gguf::new(&CONFIG).bytes(),
         1 => Gguf::new(&SHARED).bytes(),
+        2 => Gguf::byte_level().bytes(),
         _ => return load(&[b"GGUF\x03\0\0\0", edits].concat()),
     };
     damage(&mut file, edits);

@@ -17,6 +17,7 @@ pub fn load(bytes: &[u8]) {
     };
     let config = *model.config();
     config.check().unwrap();
+    assert!(model.chat_template().is_none_or(|template| template.len() < bytes.len()));
     assert!(model.name().is_none_or(|name| name.len() < bytes.len()));
 
     let mut entries = vec![Entry::EMPTY; Tape::len(&config)];
@@ -43,7 +44,7 @@ pub fn load(bytes: &[u8]) {
     }
     match model.vocabulary() {
         Ok(Some(vocabulary)) => {
-            let mut index = vec![0; Tokenizer::index_len(vocabulary.count)];
+            let mut index = vec![0; vocabulary.index_len()];
             match Tokenizer::from_gguf(&vocabulary, &mut index) {
                 Ok(tokenizer) => use_tokenizer(&tokenizer, "Once upon a time\u{2581}, caf\u{e9} 🦙\0"),
                 Err(error) => assert!(!error.to_string().is_empty()),
@@ -59,17 +60,31 @@ pub fn use_tokenizer(tokenizer: &Tokenizer<'_>, text: &str) {
     for token in (0..tokenizer.vocab_size() as u32 + 2).chain([u32::MAX]) {
         assert!(tokenizer.decode(tokenizer.bos(), token).map(<[u8]>::len).sum::<usize>() < 1 << 32);
     }
-    match encode(tokenizer, text) {
-        Ok(tokens) => assert!(tokens.iter().all(|&token| (token as usize) < tokenizer.vocab_size())),
-        Err(error) => assert!(!error.to_string().is_empty()),
+    for result in [encode(tokenizer, text), encode_special(tokenizer, text)] {
+        match result {
+            Ok(tokens) => assert!(tokens.iter().all(|&token| (token as usize) < tokenizer.vocab_size())),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
     }
 }
 
 /// Encodes a text with as much memory as is always enough.
 pub fn encode(tokenizer: &Tokenizer<'_>, text: &str) -> Result<Vec<u32>, TokenizerError> {
-    let mut scratch = vec![Work::EMPTY; Tokenizer::scratch_len(text.len())];
-    let mut tokens = vec![0; Tokenizer::max_tokens(text.len())];
+    let (mut scratch, mut tokens) = memory(text);
     let count = tokenizer.encode(text, &mut scratch, &mut tokens)?;
     tokens.truncate(count);
     Ok(tokens)
+}
+
+/// The same, with control tokens in the text.
+pub fn encode_special(tokenizer: &Tokenizer<'_>, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    let (mut scratch, mut tokens) = memory(text);
+    let count = tokenizer.encode_special(text, &mut scratch, &mut tokens)?;
+    tokens.truncate(count);
+    Ok(tokens)
+}
+
+fn memory(text: &str) -> (Vec<Work>, Vec<u32>) {
+    let scratch = vec![Work::EMPTY; Tokenizer::scratch_len(text.len())];
+    (scratch, vec![0; Tokenizer::max_tokens(text.len())])
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use llamita::tokenizer::{GgufVocabulary, TokenizerError, Work};
-use llamita::{Tokenizer, Utf8Stream};
+use llamita::{Model, Tokenizer, Utf8Stream};
 use llamita_storage::Placement;
 
 use crate::error::{Error, Result};
@@ -29,7 +29,13 @@ impl<'f> Vocabulary<'f> {
     /// The vocabulary in the file that the user named, or else in the model's, or else in one beside it.
     pub fn find(model: &LoadedModel<'f>, named: Option<&Path>) -> Result<Self> {
         let vocab_size = model.config().vocab_size;
-        let found = |source| Self { source, vocab_size, index: vec![0; Tokenizer::index_len(vocab_size)] };
+        let found = |source| {
+            let index_len = match &source {
+                Source::Model(_, vocabulary) => vocabulary.index_len(),
+                Source::File(_) => Tokenizer::index_len(vocab_size),
+            };
+            Self { source, vocab_size, index: vec![0; index_len] }
+        };
         if let Some(path) = named {
             let file = File::open(path, Placement::Mapped)?;
             check_fit(&file, vocab_size)?;
@@ -50,6 +56,11 @@ impl<'f> Vocabulary<'f> {
         }
     }
 
+    /// Bytes of its index.
+    pub fn index_bytes(&self) -> u64 {
+        4 * self.index.len() as u64
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&mut self) -> Result<Tokenizer<'_>> {
         let Self { source, vocab_size, index } = self;
@@ -66,17 +77,22 @@ impl<'f> Vocabulary<'f> {
     }
 }
 
-/// Bytes of the index of a vocabulary with this many tokens.
-pub fn index_bytes(vocab_size: usize) -> u64 {
-    4 * Tokenizer::index_len(vocab_size) as u64
+/// Bytes of the index of a model's vocabulary, wherever that is.
+pub fn index_bytes(model: &Model<'_>) -> u64 {
+    let inside = model.vocabulary().ok().flatten().map(|vocabulary| vocabulary.index_len());
+    4 * inside.unwrap_or_else(|| Tokenizer::index_len(model.config().vocab_size)) as u64
 }
 
-/// A text's tokens, BOS first.
+/// A text's tokens, BOS first where the vocabulary has it so; without any text BOS, whatever it has.
 pub fn encode(tokenizer: &Tokenizer<'_>, text: &str) -> Result<Vec<u32>> {
     let mut scratch = vec![Work::EMPTY; Tokenizer::scratch_len(text.len())];
     let mut tokens = vec![0; Tokenizer::max_tokens(text.len())];
     let count = tokenizer.encode(text, &mut scratch, &mut tokens).map_err(Error::failure)?;
     tokens.truncate(count);
+    // A model can only continue.
+    if tokens.is_empty() {
+        tokens.push(tokenizer.bos());
+    }
     Ok(tokens)
 }
 

@@ -21,6 +21,10 @@ fn index(vocab_size: usize) -> Vec<u32> {
     vec![0xDEAD_BEEF; Tokenizer::index_len(vocab_size)]
 }
 
+fn index_of(vocabulary: &GgufVocabulary<'_>) -> Vec<u32> {
+    vec![0xDEAD_BEEF; vocabulary.index_len()]
+}
+
 fn encode(tokenizer: &Tokenizer<'_>, text: &str) -> Vec<u32> {
     let mut scratch = vec![Work::EMPTY; Tokenizer::scratch_len(text.len())];
     let mut tokens = vec![0; Tokenizer::max_tokens(text.len())];
@@ -147,6 +151,8 @@ impl Arrays {
             eos: 2,
             unknown: Some(0),
             add_space_prefix: true,
+            add_bos: true,
+            byte_level: None,
         }
     }
 
@@ -196,11 +202,11 @@ fn reference_cases() {
 fn a_vocabulary_is_the_same_in_both_files() {
     let Some(bytes) = data::read("data/models/tok512.bin") else { return };
     let arrays = Arrays::of_file(&read("data/models/stories260K-Q8_0.gguf"), 512);
-    let (mut index, mut gguf_index) = (index(512), index(512));
+    let (mut index, mut gguf_index) = (index(512), index_of(&arrays.vocabulary()));
     let tokenizer = Tokenizer::from_bin(&bytes, 512, &mut index).unwrap();
     let gguf = Tokenizer::from_gguf(&arrays.vocabulary(), &mut gguf_index).unwrap();
     let untyped = GgufVocabulary { types: None, ..arrays.vocabulary() };
-    let mut untyped_index = vec![0; Tokenizer::index_len(512)];
+    let mut untyped_index = index_of(&untyped);
     let untyped = Tokenizer::from_gguf(&untyped, &mut untyped_index).unwrap();
     for text in String::from_utf8(read("data/tinystories/valid.txt")).unwrap().split("<|endoftext|>") {
         let tokens = encode(&tokenizer, text);
@@ -268,7 +274,7 @@ fn vocabularies() -> impl Strategy<Value = Vocabulary> {
 /// Encodes in every way there is, and compares.
 fn check(vocabulary: &Vocabulary, text: &str) {
     let (bytes, arrays) = (vocabulary.bin(), vocabulary.gguf());
-    let (mut bin_index, mut gguf_index) = (index(vocabulary.len()), index(vocabulary.len()));
+    let (mut bin_index, mut gguf_index) = (index(vocabulary.len()), index_of(&arrays.vocabulary()));
     let bin = Tokenizer::from_bin(&bytes, vocabulary.len(), &mut bin_index).unwrap();
     let tokens = encode(&bin, text);
     assert_eq!(tokens, vocabulary.encode(text), "tokenizer.bin");
@@ -399,7 +405,7 @@ proptest! {
             hurt([&mut arrays.tokens, &mut arrays.scores, &mut arrays.types][array]);
             let miscounted = GgufVocabulary { count, bos: count as u32, ..arrays.vocabulary() };
             for vocabulary in [arrays.vocabulary(), miscounted] {
-                if let Ok(tokenizer) = Tokenizer::from_gguf(&vocabulary, &mut index(vocabulary.count)) {
+                if let Ok(tokenizer) = Tokenizer::from_gguf(&vocabulary, &mut index_of(&vocabulary)) {
                     exercise(&tokenizer, &text);
                 }
             }

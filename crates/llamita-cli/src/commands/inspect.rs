@@ -127,7 +127,7 @@ pub fn run(options: &Options) -> Result<()> {
         parameters: tensors.iter().map(|tensors| tensors.parameters).sum(),
         tensors,
         bytes_per_token: model.bytes_per_token()?,
-        memory: memory(&config, &file, options)?,
+        memory: memory(&model, options)?,
         tokenizer,
         no_tokenizer,
     };
@@ -204,13 +204,14 @@ fn classes(config: &Config, tape: &Tape<'_>) -> Vec<Tensors> {
     classes
 }
 
-fn memory(config: &Config, file: &File, options: &Options) -> Result<Memory> {
+fn memory(model: &LoadedModel<'_>, options: &Options) -> Result<Memory> {
+    let (config, file) = (model.config(), model.file);
     let context = load::context(config, Some(options.context.unwrap_or(config.seq_len)), 0)?;
     let capacity = load::capacity(config, context, file.len(), options.cache.format())?;
     let state = 4 * state_len(config, capacity)? as u64;
     let key_value_cache = 4 * cache_len(config, capacity)? as u64;
     let logits = 4 * (capacity.logits * config.vocab_size) as u64;
-    let tokenizer_index = vocabulary::index_bytes(config.vocab_size);
+    let tokenizer_index = vocabulary::index_bytes(&model.header);
     let weights = file.len();
     Ok(Memory {
         context,

@@ -115,6 +115,7 @@ pub fn run(options: &Options) -> Result<()> {
     let file = File::open(path, Placement::Auto)?;
     let model = LoadedModel::read(&file)?;
     let mut vocabulary = Vocabulary::find(&model, options.tokenizer.path())?;
+    let tokenizer_bytes = vocabulary.index_bytes();
     let tokenizer = vocabulary.tokenizer()?;
     let mut tokens = vocabulary::encode(&tokenizer, &prompt)?;
     let prompt_tokens = tokens.len();
@@ -133,7 +134,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let stats = Stats {
         state_bytes: 4 * state_len(model.config(), capacity)? as u64,
-        tokenizer_bytes: vocabulary::index_bytes(model.config().vocab_size),
+        tokenizer_bytes,
         weights_bytes: file.len(),
         context,
         batch: capacity.batch,
@@ -212,9 +213,11 @@ fn tell(
 ) -> Result<Story> {
     let print = |text: &str| if options.json { Ok(()) } else { output::print(text) };
     let prompt = generation.tokens();
-    let (mut text, mut last, prompt_tokens) = (Text::default(), prompt[prompt.len() - 1], prompt.len());
-    for pair in prompt.windows(2) {
-        text.push(tokenizer, pair[0], pair[1]);
+    // BOS is before every text, whether it is encoded or not, and has no text itself.
+    let (mut text, mut last, prompt_tokens) = (Text::default(), tokenizer.bos(), prompt.len());
+    for &token in prompt {
+        text.push(tokenizer, last, token);
+        last = token;
     }
     print(text.as_str())?;
     let begin = Instant::now();

@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::{Kind, gguf};
 use crate::config::ConfigError;
+use crate::tokenizer::PreTokenizer;
 use crate::weights::{Blocks, Format, Tensor};
 
 /// Why a model file was refused: what was found, what was expected, and what to do about it.
@@ -115,6 +116,8 @@ pub enum FormatError {
     },
     /// A tokenizer of a kind that is not supported.
     TokenizerModel(Name),
+    /// A byte-level tokenizer that cuts text into words by a rule which is not supported.
+    PreTokenizer(Name),
     /// A tensor that a model of this shape must have is missing.
     MissingTensor(Tensor),
     /// A tensor appears twice.
@@ -355,9 +358,14 @@ impl fmt::Display for FormatError {
             }
             Self::TokenizerModel(name) => write!(
                 f,
-                "the tokenizer is \"{name}\"{}, supported is \"llama\" (sentencepiece): \
-                 choose a model with that",
-                if name.as_bytes() == b"gpt2" { " (byte-level BPE)" } else { "" }
+                "the tokenizer is \"{name}\", supported are \"llama\" (sentencepiece) and \"gpt2\" \
+                 (byte-level BPE): choose a model with one of those"
+            ),
+            Self::PreTokenizer(name) => write!(
+                f,
+                "the tokenizer cuts text into words as \"{name}\" does, supported are {}: \
+                 choose a model with one of those",
+                PreTokenizer::SUPPORTED
             ),
             Self::MissingTensor(tensor) => {
                 write!(f, "tensor {} is missing: {VARIANT}", gguf::TensorName(tensor))

@@ -5,7 +5,7 @@ use core::fmt;
 use super::metadata::{Cursor, Metadata, TYPE_F32, TYPE_I32, TYPE_STRING};
 use super::{FormatError, Name, device};
 use crate::config::Config;
-use crate::tokenizer::GgufVocabulary;
+use crate::tokenizer::{ByteLevel, GgufVocabulary, PreTokenizer};
 use crate::weights::{Blocks, Entry, Format, Matrix, Norm, Tape, Tensor};
 
 /// Where the parts of a file are that its header led to.
@@ -293,21 +293,24 @@ pub(super) fn vocabulary(bytes: &[u8]) -> Result<Option<GgufVocabulary<'_>>, For
     const TOKENS: &str = "tokenizer.ggml.tokens";
     const SCORES: &str = "tokenizer.ggml.scores";
     const TYPES: &str = "tokenizer.ggml.token_type";
+    const EOS: &str = "tokenizer.ggml.eos_token_id";
+    const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 
     let metadata = Metadata::read(bytes)?;
     let tokens = metadata.array(TOKENS, TYPE_STRING, "array of strings")?;
     match (metadata.string(MODEL)?, tokens) {
         (None | Some(b"none" | b"no_vocab"), None) => return Ok(None),
-        (Some(b"llama"), _) => (),
+        (Some(b"llama" | b"gpt2"), _) => (),
         (Some(other), _) => return Err(FormatError::TokenizerModel(Name::new(other))),
         (None, _) => return Err(FormatError::MissingKey(MODEL)),
     }
     let tokens = tokens.ok_or(FormatError::MissingKey(TOKENS))?;
-    // Texts begin with BOS and are left open.
-    check_features(
-        &metadata,
-        &[("tokenizer.ggml.add_bos_token", &[1.0]), ("tokenizer.ggml.add_eos_token", &[0.0])],
-    )?;
+    let byte_level = byte_level(&metadata)?;
+    // Texts are left open, and SentencePiece's begin with BOS.
+    check_features(&metadata, &[("tokenizer.ggml.add_eos_token", &[0.0])])?;
+    if byte_level.is_none() {
+        check_features(&metadata, &[(ADD_BOS, &[1.0])])?;
+    }
     let parallel = |key, element, expected| match metadata.array(key, element, expected)? {
         Some(array) if array.count != tokens.count => {
             Err(FormatError::Disagree { key, found: array.count, with: TOKENS, expected: tokens.count })
@@ -318,17 +321,44 @@ pub(super) fn vocabulary(bytes: &[u8]) -> Result<Option<GgufVocabulary<'_>>, For
         Some(found) if found >= tokens.count => Err(FormatError::TokenId { key, found, count: tokens.count }),
         found => Ok(found.and_then(|id| u32::try_from(id).ok())),
     };
-    Ok(Some(GgufVocabulary {
+    let (bos, eos) = (id("tokenizer.ggml.bos_token_id")?, id(EOS)?);
+    let unknown = id("tokenizer.ggml.unknown_token_id")?;
+    let common = GgufVocabulary {
         count: saturate(tokens.count),
         tokens: tokens.bytes,
-        scores: parallel(SCORES, TYPE_F32, "array of f32")?.ok_or(FormatError::MissingKey(SCORES))?,
+        scores: &[],
         types: parallel(TYPES, TYPE_I32, "array of i32")?,
         // The defaults are the family's, and those of llama.cpp.
-        bos: id("tokenizer.ggml.bos_token_id")?.unwrap_or(1),
-        eos: id("tokenizer.ggml.eos_token_id")?.unwrap_or(2),
-        unknown: Some(id("tokenizer.ggml.unknown_token_id")?.unwrap_or(0)),
+        bos: bos.unwrap_or(1),
+        eos: eos.unwrap_or(2),
+        unknown: Some(unknown.unwrap_or(0)),
         add_space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true),
-    }))
+        add_bos: true,
+        byte_level,
+    };
+    let Some(ByteLevel { pre, .. }) = byte_level else {
+        let scores = parallel(SCORES, TYPE_F32, "array of f32")?.ok_or(FormatError::MissingKey(SCORES))?;
+        return Ok(Some(GgufVocabulary { scores, ..common }));
+    };
+    // Byte-level vocabularies have their special tokens anywhere: there is nothing to assume.
+    let eos = eos.ok_or(FormatError::MissingKey(EOS))?;
+    let add_bos = bos.is_some() && metadata.bool(ADD_BOS)?.unwrap_or(pre.adds_bos());
+    Ok(Some(GgufVocabulary { bos: bos.unwrap_or(eos), eos, unknown, add_bos, ..common }))
+}
+
+/// What belongs to a byte-level vocabulary, if the file has such a one.
+fn byte_level<'a>(metadata: &Metadata<'a>) -> Result<Option<ByteLevel<'a>>, FormatError> {
+    const MERGES: &str = "tokenizer.ggml.merges";
+    if metadata.string("tokenizer.ggml.model")? != Some(b"gpt2") {
+        return Ok(None);
+    }
+    let pre = match metadata.string("tokenizer.ggml.pre")? {
+        Some(name) => PreTokenizer::from_name(name).ok_or(FormatError::PreTokenizer(Name::new(name)))?,
+        None => PreTokenizer::Default,
+    };
+    let merges = metadata.array(MERGES, TYPE_STRING, "array of strings")?;
+    let merges = merges.ok_or(FormatError::MissingKey(MERGES))?;
+    Ok(Some(ByteLevel { pre, merges: merges.bytes, merge_count: saturate(merges.count) }))
 }
 
 /// The model's own name, where it has one.

@@ -5,7 +5,7 @@ use super::{FormatError, Kind, Name};
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 
 /// What is read of the metadata. Every other key is skipped.
-pub(super) const KEYS: [&str; 36] = [
+pub(super) const KEYS: [&str; 38] = [
     "llamita.layout",
     "llamita.checksums",
     "general.architecture",
@@ -33,9 +33,11 @@ pub(super) const KEYS: [&str; 36] = [
     "llama.rope.scaling.type",
     "llama.rope.scaling.factor",
     "tokenizer.ggml.model",
+    "tokenizer.ggml.pre",
     "tokenizer.ggml.tokens",
     "tokenizer.ggml.scores",
     "tokenizer.ggml.token_type",
+    "tokenizer.ggml.merges",
     "tokenizer.ggml.bos_token_id",
     "tokenizer.ggml.eos_token_id",
     "tokenizer.ggml.unknown_token_id",

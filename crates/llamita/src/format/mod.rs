@@ -161,6 +161,15 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// The template that makes a text of a conversation, in Jinja; [`crate::Tokenizer::encode_special`] encodes
+    /// such a text.
+    pub fn chat_template(&self) -> Option<&'a str> {
+        match self.metadata("tokenizer.chat_template")? {
+            Value::String(template) => core::str::from_utf8(template).ok(),
+            _ => None,
+        }
+    }
+
     /// The name that the file gives its model.
     pub fn name(&self) -> Option<&'a str> {
         match self.source {

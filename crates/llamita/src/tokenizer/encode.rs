@@ -1,7 +1,8 @@
 //! From text to tokens: words, and the merging of neighbours within them.
 
-use super::index::{NONE, Table, join};
-use super::{Tokenizer, TokenizerError};
+use super::index::{JOINS, NONE, Table, join};
+use super::special::Wanted;
+use super::{Split, Tokenizer, TokenizerError};
 
 /// Bytes of a word that is merged on the stack; longer ones take the memory that is lent.
 pub(super) const SHORT: usize = 32;
@@ -46,6 +47,10 @@ impl Output<'_> {
         self.count += 1;
         Ok(())
     }
+
+    fn last(&self) -> Option<u32> {
+        self.tokens[..self.count].last().copied()
+    }
 }
 
 /// A word of at most [`SHORT`] bytes, cut into symbols.
@@ -77,7 +82,7 @@ impl Table<'_> {
         let mut starts = [0; SHORT + 1];
         let mut count = 0;
         for (at, &byte) in text[start..end].iter().enumerate() {
-            if !continues(byte) || at == 0 {
+            if self.begins(byte) || at == 0 {
                 starts[count] = at as u8;
                 count += 1;
             }
@@ -85,7 +90,7 @@ impl Table<'_> {
         starts[count] = (end - start) as u8;
         let pair = |starts: &[u8; SHORT + 1], at: usize| {
             let (from, to) = (usize::from(starts[at]), usize::from(starts[at + 2]));
-            self.key(self.find(text, start + from, to - from))
+            self.key(self.find(text, start + from, to - from), usize::from(starts[at + 1]) - from)
         };
         let mut tokens = [NONE; SHORT];
         // The pair that each symbol and the next one are: the key of its score, 0 for none, and its token.
@@ -194,7 +199,7 @@ impl Table<'_> {
         let len = word.len();
         let mut at = 0;
         while at < len {
-            let next = (at + 1..len).find(|&next| !continues(word.byte(next))).unwrap_or(len);
+            let next = (at + 1..len).find(|&next| self.begins(word.byte(next))).unwrap_or(len);
             let symbol = (next - at) as u32;
             (work[at].token, work[at].len, work[next - 1].len) = (NONE, symbol, symbol);
             at = next;
@@ -236,11 +241,31 @@ impl Table<'_> {
                 None => self.find_iter(core::iter::once(b' ').chain(word.text[..len - 1].iter().copied())),
             }
         });
-        (work[at].key, work[at].merged) = self.key(found);
+        (work[at].key, work[at].merged) = self.key(found, next - at);
         if work[at].key != 0 {
             heap.push(work, Heap::entry(work[at].key, at));
         }
     }
+}
+
+/// Whether some piece has these two as neighbours.
+#[inline(always)]
+fn joined(joins: &[u32; JOINS], left: u8, right: u8) -> bool {
+    let (word, bit) = join(left, right);
+    joins[word] & bit != 0
+}
+
+/// The end of the word that begins at a position: no piece goes beyond it.
+#[inline(always)]
+fn word_end(joins: &[u32; JOINS], text: &[u8], start: usize) -> usize {
+    let mut left = text[start];
+    for (at, &right) in text.iter().enumerate().skip(start + 1) {
+        if !continues(right) && !joined(joins, left, right) {
+            return at;
+        }
+        left = right;
+    }
+    text.len()
 }
 
 impl Tokenizer<'_> {
@@ -257,7 +282,8 @@ impl Tokenizer<'_> {
         text_len.saturating_add(2)
     }
 
-    /// Encodes `text`, and returns how many tokens it became; the first of them is BOS.
+    /// Encodes `text`, and returns how many tokens it became; the first of them is BOS, if
+    /// [`Self::adds_bos`]. No text becomes a control token, so that whoever wrote it cannot speak for others.
     ///
     /// [`Self::scratch_len`] and [`Self::max_tokens`] say how much memory is enough; less is accepted as
     /// long as it suffices for this text.
@@ -267,51 +293,91 @@ impl Tokenizer<'_> {
         scratch: &mut [Work],
         tokens: &mut [u32],
     ) -> Result<usize, TokenizerError> {
-        let text = text.as_bytes();
+        self.encode_with(text, self.add_bos, Wanted::UserDefined, scratch, tokens)
+    }
+
+    /// Encodes `text`, in which control tokens such as `<|im_start|>` stand as they are spelled: what a chat
+    /// template makes of a conversation. Nothing is put before it, since templates have BOS themselves.
+    ///
+    /// Of memory the same is enough as for [`Self::encode`].
+    pub fn encode_special(
+        &self,
+        text: &str,
+        scratch: &mut [Work],
+        tokens: &mut [u32],
+    ) -> Result<usize, TokenizerError> {
+        self.encode_with(text, false, Wanted::All, scratch, tokens)
+    }
+
+    fn encode_with(
+        &self,
+        text: &str,
+        bos: bool,
+        wanted: Wanted,
+        scratch: &mut [Work],
+        tokens: &mut [u32],
+    ) -> Result<usize, TokenizerError> {
         if text.len() as u64 > u64::from(MAX_TEXT) {
             return Err(TokenizerError::TextLength { found: text.len() as u64 });
         }
         let mut output = Output { tokens, count: 0, enough: Self::max_tokens(text.len()) };
-        output.push(self.bos())?;
-        let mut at = 0;
+        if bos {
+            output.push(self.bos)?;
+        }
+        let (mut start, mut at) = (0, 0);
+        while at < text.len() && !self.special.is_empty(wanted) {
+            if text.is_char_boundary(at)
+                && let Some((token, len)) = self.special.find(&self.table.pieces, &text[at..], wanted)
+            {
+                self.encode_part(&text[start..at], scratch, &mut output)?;
+                output.push(token)?;
+                at += len;
+                start = at;
+            } else {
+                at += 1;
+            }
+        }
+        self.encode_part(&text[start..], scratch, &mut output)?;
+        Ok(output.count)
+    }
+
+    /// Encodes a text without special tokens.
+    fn encode_part(
+        &self,
+        part: &str,
+        scratch: &mut [Work],
+        output: &mut Output<'_>,
+    ) -> Result<(), TokenizerError> {
+        let (text, mut at) = (part.as_bytes(), 0);
+        let joins = match self.split {
+            Split::Joins(joins) => joins,
+            Split::Words(rule) => {
+                while at < text.len() {
+                    let end = rule.word_end(part, at);
+                    self.word(text, at, end, scratch, output)?;
+                    at = end;
+                }
+                return Ok(());
+            }
+        };
         if self.add_space_prefix && !text.is_empty() {
-            at = if self.joined(b' ', text[0]) { self.word_end(text, 0) } else { 0 };
+            at = if joined(joins, b' ', text[0]) { word_end(joins, text, 0) } else { 0 };
             let word = Word { prefix: 1, text: &text[..at] };
             if word.len() <= SHORT {
                 // The space and the first word are brought together where they can be looked up.
                 let mut buffer = [b' '; SHORT + 8];
                 buffer[1..word.len()].copy_from_slice(word.text);
-                self.word(&buffer, 0, word.len(), scratch, &mut output)?;
+                self.word(&buffer, 0, word.len(), scratch, output)?;
             } else {
-                self.long_word(word, scratch, &mut output)?;
+                self.long_word(word, scratch, output)?;
             }
         }
         while at < text.len() {
-            let end = self.word_end(text, at);
-            self.word(text, at, end, scratch, &mut output)?;
+            let end = word_end(joins, text, at);
+            self.word(text, at, end, scratch, output)?;
             at = end;
         }
-        Ok(output.count)
-    }
-
-    /// Whether some piece has these two as neighbours.
-    #[inline(always)]
-    fn joined(&self, left: u8, right: u8) -> bool {
-        let (word, bit) = join(left, right);
-        self.joins[word] & bit != 0
-    }
-
-    /// The end of the word that begins at a position: no piece goes beyond it.
-    #[inline(always)]
-    fn word_end(&self, text: &[u8], start: usize) -> usize {
-        let mut left = text[start];
-        for (at, &right) in text.iter().enumerate().skip(start + 1) {
-            if !continues(right) && !self.joined(left, right) {
-                return at;
-            }
-            left = right;
-        }
-        text.len()
+        Ok(())
     }
 
     #[inline(always)]
@@ -374,7 +440,8 @@ impl Tokenizer<'_> {
         for &byte in text {
             let token = self.singles[usize::from(byte)];
             // As in SentencePiece, a run of what cannot be expressed is one unknown token.
-            if Some(token) != self.unknown() || output.tokens[output.count - 1] != token {
+            let again = Some(token) == self.unknown() && output.last() == Some(token);
+            if token != NONE && !again {
                 output.push(token)?;
             }
         }

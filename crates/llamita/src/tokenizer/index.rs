@@ -1,8 +1,9 @@
 //! The index over the pieces of a vocabulary: from text to token.
 
 use super::TokenizerError;
+use super::alphabet::{Alphabet, MARK, SPACE};
 use super::encode::{SHORT, continues};
-use super::text::MARK;
+use super::merges::Merges;
 use super::vocabulary::{HEADER, Kind, Pieces};
 
 /// Words of 32 bits that hold a bit for each pair of ASCII characters.
@@ -24,6 +25,8 @@ pub(super) struct Table<'a> {
     token_bits: u32,
     /// Bytes of the longest piece in the table.
     longest: usize,
+    /// Of a byte-level vocabulary, whose pieces have no scores.
+    pub(super) merges: Option<Merges<'a>>,
 }
 
 /// A piece that was found.
@@ -67,6 +70,17 @@ fn hash_of(text: impl Iterator<Item = u8> + Clone) -> (u64, usize) {
 }
 
 impl<'a> Table<'a> {
+    /// A table over slots that [`Self::fill`] filled.
+    pub(super) fn new(
+        pieces: Pieces<'a>,
+        slots: &'a [u32],
+        longest: usize,
+        merges: Option<Merges<'a>>,
+    ) -> Self {
+        let token_bits = u32::BITS - (pieces.count() as u32).leading_zeros();
+        Self { pieces, slots, token_bits, longest, merges }
+    }
+
     /// Bytes of the longest piece that text can become.
     pub(super) const fn longest(&self) -> usize {
         self.longest
@@ -120,23 +134,41 @@ impl<'a> Table<'a> {
         let pieces = &self.pieces;
         let (offset, next) = (pieces.offsets[token as usize], pieces.offsets[token as usize + 1]);
         let (offset, piece_len) = (offset as usize, (next - offset) as usize - HEADER);
-        if !pieces.marked {
-            return piece_len == len && equal(pieces.file, offset, text, start, len);
-        }
-        // Most pieces have no space or one at the begin; '▁' in the text itself is not a space.
-        let (piece_skip, text_skip) = if text[start] == b' ' { (MARK.len(), 1) } else { (0, 0) };
+        let space = match pieces.alphabet {
+            Alphabet::Plain => return piece_len == len && equal(pieces.file, offset, text, start, len),
+            Alphabet::Marked => MARK,
+            Alphabet::Bytes => SPACE,
+        };
+        // Most pieces have no space or one at the begin, and else what the text has; '▁' in the text itself is
+        // not a space.
+        let as_it_is = |rest: &[u8]| match pieces.alphabet {
+            Alphabet::Bytes => rest.iter().all(u8::is_ascii_graphic),
+            _ => !rest.contains(&MARK[0]),
+        };
+        let (piece_skip, text_skip) = if text[start] == b' ' { (space.len(), 1) } else { (0, 0) };
         let (same_len, rest) = (piece_len + text_skip == len + piece_skip, start + text_skip..start + len);
         let simple = same_len
             && equal(pieces.file, offset + piece_skip, text, rest.start, rest.len())
-            && pieces.file[offset..].starts_with(&MARK[..piece_skip])
-            && !text[rest].contains(&MARK[0]);
+            && pieces.file[offset..].starts_with(&space[..piece_skip])
+            && as_it_is(&text[rest]);
         simple || pieces.text(token).eq(text[start..start + len].iter().copied())
     }
 
-    /// The token of a piece as [`Self::find`] finds it, with the key of its score.
+    /// The token of a piece as [`Self::find`] finds it, with the key by which it is merged out of two parts, of
+    /// which the left one has `left` bytes: the higher the sooner, 0 for never.
     #[inline(always)]
-    pub(super) fn key(&self, found: Option<Found>) -> (u32, u32) {
-        found.map_or((0, NONE), |found| (self.pieces.key(found.token), found.token))
+    pub(super) fn key(&self, found: Option<Found>, left: usize) -> (u32, u32) {
+        let Some(Found { token, .. }) = found else { return (0, NONE) };
+        match &self.merges {
+            None => (self.pieces.key(token), token),
+            Some(merges) => merges.rank(token, left).map_or((0, NONE), |rank| (u32::MAX - rank, token)),
+        }
+    }
+
+    /// Whether a byte is the first of a symbol: of a character, or where bytes are merged itself.
+    #[inline(always)]
+    pub(super) fn begins(&self, byte: u8) -> bool {
+        self.merges.is_some() || !continues(byte)
     }
 }
 
@@ -167,52 +199,81 @@ pub(super) const fn slots_len(vocab_size: usize) -> usize {
 }
 
 impl<'a> Table<'a> {
-    /// Takes in every piece that text can become.
-    pub(super) fn build(pieces: Pieces<'a>, joins: &mut [u32; JOINS], slots: &'a mut [u32]) -> Self {
-        let count = pieces.count() as u32;
-        let token_bits = u32::BITS - count.leading_zeros();
+    /// Takes in every piece that text can become, and returns the bytes of the longest.
+    pub(super) fn fill(pieces: Pieces<'_>, mut joins: Option<&mut [u32; JOINS]>, slots: &mut [u32]) -> usize {
         let mut longest = 0;
-        let texts = || (0..count).filter(|&token| pieces.kind(token) == Kind::Text);
-        for token in texts() {
+        for token in texts(pieces) {
             let text = pieces.text(token);
             let (hash, len) = hash_of(text.clone());
             if len == 0 {
                 continue;
             }
-            let table = Table { pieces, slots, token_bits, longest };
+            let table = Table::new(pieces, slots, longest, None);
             // Of equal pieces the first one counts.
             if let Err(slot) = table.probe(hash, |other| pieces.text(other).eq(text.clone())) {
-                let tag = ((hash >> 32) as u32) << token_bits & !WHOLE;
+                let tag = ((hash >> 32) as u32) << table.token_bits & !WHOLE;
                 slots[slot] = tag | (token + 1);
             }
             longest = longest.max(len);
+            let Some(joins) = &mut joins else { continue };
             for (left, right) in text.clone().zip(text.skip(1)).filter(|&(_, right)| !continues(right)) {
                 let (word, bit) = join(left, right);
                 joins[word] |= bit;
             }
         }
+        longest
+    }
+
+    /// Finds out which pieces their own texts are encoded to; `all` says that all are, whatever is merged.
+    pub(super) fn mark_whole(
+        pieces: Pieces<'a>,
+        slots: &'a mut [u32],
+        longest: usize,
+        merges: Option<Merges<'a>>,
+        all: bool,
+    ) -> Self {
+        if all {
+            slots.iter_mut().filter(|slot| **slot != 0).for_each(|slot| *slot |= WHOLE);
+            return Table::new(pieces, slots, longest, merges);
+        }
         let mut buffer = [0; SHORT];
-        for token in texts() {
+        for token in texts(pieces) {
             let text = pieces.text(token);
             let len = text.clone().count();
             if len == 0 || len > SHORT {
                 continue;
             }
             buffer.iter_mut().zip(text).for_each(|(to, byte)| *to = byte);
-            let table = Table { pieces, slots, token_bits, longest };
+            let table = Table::new(pieces, slots, longest, merges);
             if let Some(found) = table.find(&buffer, 0, len)
                 && table.merge_short(&buffer, 0, len).is_only(found.token)
             {
                 slots[found.slot] |= WHOLE;
             }
         }
-        Table { pieces, slots, token_bits, longest }
+        Table::new(pieces, slots, longest, merges)
     }
 }
 
+/// The tokens that text can become.
+fn texts(pieces: Pieces<'_>) -> impl Iterator<Item = u32> {
+    (0..pieces.count() as u32).filter(move |&token| pieces.kind(token) == Kind::Text)
+}
+
 /// Finds the token of each ASCII character, and of each byte of other characters that are no pieces.
+///
+/// A byte-level vocabulary may lack some bytes: [`NONE`] stands for those.
 pub(super) fn fill_singles(table: &Table<'_>, singles: &mut [u32; 256]) -> Result<(), TokenizerError> {
     singles.fill(NONE);
+    if table.pieces.is_byte_level() {
+        for (byte, single) in (0..=255).zip(&mut *singles) {
+            if let Some(found) = table.find(&[byte], 0, 1) {
+                *single = found.token;
+            }
+        }
+        let none = singles.iter().all(|&token| token == NONE);
+        return if none { Err(TokenizerError::ByteToken { byte: 0 }) } else { Ok(()) };
+    }
     for token in (0..table.pieces.count() as u32).rev() {
         if let Kind::Byte(byte) = table.pieces.kind(token) {
             singles[usize::from(byte)] = token;
@@ -274,8 +335,11 @@ mod tests {
             eos: 0,
             unknown: Some(0),
             add_space_prefix: true,
+            add_bos: true,
+            byte_level: None,
         };
-        let (mut gguf_index, mut bin_index) = ([0; Tokenizer::index_len(16)], [0; Tokenizer::index_len(16)]);
+        let (mut gguf_index, mut bin_index) =
+            (vec![0; vocabulary.index_len()], [0; Tokenizer::index_len(16)]);
         let gguf = Tokenizer::from_gguf(&vocabulary, &mut gguf_index).unwrap();
         let bin = Tokenizer::from_bin(&bin, pieces.len(), &mut bin_index).unwrap();
         let spaced = pieces.map(|piece| piece.replace('▁', " "));

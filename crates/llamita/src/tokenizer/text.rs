@@ -1,7 +1,6 @@
 //! From tokens to text: the bytes of a token, and whole characters out of bytes.
 
-/// '▁' (U+2581), which stands for a space in the pieces of SentencePiece.
-pub(super) const MARK: &[u8] = "\u{2581}".as_bytes();
+use super::alphabet::{Alphabet, MARK, split_byte};
 
 /// Every byte, so that a byte token can be lent as a slice.
 static BYTES: [u8; 256] = {
@@ -18,25 +17,48 @@ static BYTES: [u8; 256] = {
 #[derive(Clone, Debug)]
 pub struct Decoded<'a> {
     rest: &'a [u8],
-    marked: bool,
+    alphabet: Alphabet,
 }
 
 impl<'a> Decoded<'a> {
-    pub(super) const fn new(rest: &'a [u8], marked: bool) -> Self {
-        Self { rest, marked }
+    pub(super) const fn new(rest: &'a [u8], alphabet: Alphabet) -> Self {
+        Self { rest, alphabet }
     }
 
     pub(super) fn byte(byte: u8) -> Self {
-        Self { rest: &BYTES[usize::from(byte)..=usize::from(byte)], marked: false }
+        Self::new(of_byte(byte), Alphabet::Plain)
     }
 
     pub(super) fn without_leading_space(mut self) -> Self {
         if let Some(rest) = self.rest.strip_prefix(b" ") {
             self.rest = rest;
-        } else if self.marked {
+        } else if self.alphabet == Alphabet::Marked {
             self.rest = self.rest.strip_prefix(MARK).unwrap_or(self.rest);
         }
         self
+    }
+}
+
+/// A byte as a slice.
+fn of_byte(byte: u8) -> &'static [u8] {
+    &BYTES[usize::from(byte)..=usize::from(byte)]
+}
+
+impl<'a> Decoded<'a> {
+    /// What comes next of a piece in GPT-2's alphabet, which has something left: as much as stands for itself,
+    /// or one byte.
+    fn next_bytes(&mut self) -> &'a [u8] {
+        let same = self.rest.iter().take_while(|byte| byte.is_ascii_graphic()).count();
+        if same == 0
+            && let Some((byte, rest)) = split_byte(self.rest)
+        {
+            self.rest = rest;
+            return of_byte(byte);
+        }
+        // Pieces in another alphabet do not come here; a byte of one would stand for itself.
+        let (text, rest) = self.rest.split_at(same.max(1));
+        self.rest = rest;
+        text
     }
 }
 
@@ -47,8 +69,10 @@ impl<'a> Iterator for Decoded<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        if !self.marked {
-            return Some(core::mem::take(&mut self.rest));
+        match self.alphabet {
+            Alphabet::Plain => return Some(core::mem::take(&mut self.rest)),
+            Alphabet::Bytes => return Some(self.next_bytes()),
+            Alphabet::Marked => (),
         }
         if let Some(rest) = self.rest.strip_prefix(MARK) {
             self.rest = rest;
@@ -173,11 +197,11 @@ mod tests {
     fn marks_are_spaces() {
         let text = |decoded: Decoded<'_>| decoded.collect::<Vec<_>>().concat();
         let piece = "▁a▁▁b▁".as_bytes();
-        assert_eq!(text(Decoded::new(piece, true)), b" a  b ");
-        assert_eq!(text(Decoded::new(piece, true).without_leading_space()), b"a  b ");
-        assert_eq!(text(Decoded::new(piece, false)), piece);
-        assert_eq!(text(Decoded::new(b" a", false).without_leading_space()), b"a");
+        assert_eq!(text(Decoded::new(piece, Alphabet::Marked)), b" a  b ");
+        assert_eq!(text(Decoded::new(piece, Alphabet::Marked).without_leading_space()), b"a  b ");
+        assert_eq!(text(Decoded::new(piece, Alphabet::Plain)), piece);
+        assert_eq!(text(Decoded::new(b" a", Alphabet::Plain).without_leading_space()), b"a");
         assert_eq!(text(Decoded::byte(0xFF)), [0xFF]);
-        assert_eq!(text(Decoded::new(b"", true)), b"");
+        assert_eq!(text(Decoded::new(b"", Alphabet::Marked)), b"");
     }
 }

@@ -1,8 +1,10 @@
 //! Reading a vocabulary: where its pieces are, and what they are.
 
-use super::index::{JOINS, Table, fill_singles, slots_len};
-use super::text::MARK;
-use super::{Tokenizer, TokenizerError};
+use super::alphabet::Alphabet;
+use super::index::JOINS;
+use super::merges::Merges;
+use super::special;
+use super::{PreTokenizer, Tokenizer, TokenizerError};
 
 /// Bytes before each piece: score and length in a tokenizer.bin, the length alone in GGUF.
 pub(super) const HEADER: usize = 8;
@@ -16,12 +18,14 @@ pub struct GgufVocabulary<'a> {
     pub count: usize,
     /// `tokenizer.ggml.tokens`: for each token a `u64` length in bytes and the bytes, nothing after the last.
     pub tokens: &'a [u8],
-    /// `tokenizer.ggml.scores`: an `f32` for each token.
+    /// `tokenizer.ggml.scores`: an `f32` for each token; nothing for a byte-level vocabulary.
     pub scores: &'a [u8],
     /// `tokenizer.ggml.token_type`: an `i32` for each token, 1 normal, 2 unknown, 3 control, 4 user-defined,
     /// 5 unused, 6 byte. Without it, special tokens and pieces such as `<0x0A>` are told by themselves.
+    ///
+    /// In a byte-level vocabulary, user-defined tokens are found in a text before it is cut into words.
     pub types: Option<&'a [u8]>,
-    /// `tokenizer.ggml.bos_token_id`.
+    /// `tokenizer.ggml.bos_token_id`, or EOS where the vocabulary has no token to begin with.
     pub bos: u32,
     /// `tokenizer.ggml.eos_token_id`.
     pub eos: u32,
@@ -29,6 +33,46 @@ pub struct GgufVocabulary<'a> {
     pub unknown: Option<u32>,
     /// `tokenizer.ggml.add_space_prefix`: whether a space is put before every text; true where absent.
     pub add_space_prefix: bool,
+    /// `tokenizer.ggml.add_bos_token`: whether every text begins with BOS.
+    pub add_bos: bool,
+    /// What a byte-level vocabulary has besides; `None` for SentencePiece's.
+    pub byte_level: Option<ByteLevel<'a>>,
+}
+
+/// The part of a vocabulary that is byte-level's own, as GPT-2's and Llama 3's.
+#[derive(Clone, Copy, Debug)]
+pub struct ByteLevel<'a> {
+    /// `tokenizer.ggml.pre`: how text is cut into words.
+    pub pre: PreTokenizer,
+    /// `tokenizer.ggml.merges`: pairs of pieces with a space between them, the first merges first. For each a
+    /// `u64` length in bytes and the bytes, nothing after the last.
+    pub merges: &'a [u8],
+    /// Number of merges.
+    pub merge_count: usize,
+}
+
+impl GgufVocabulary<'_> {
+    /// Elements of memory that the index of this vocabulary needs.
+    ///
+    /// That is 3 to 5 for each token, 1 more for each token of a byte-level vocabulary and 1 for each merge, 1
+    /// for each special token, and some hundreds.
+    pub fn index_len(&self) -> usize {
+        let common = Tokenizer::index_len(self.count) + special::BITS + self.special_limit();
+        match &self.byte_level {
+            None => common,
+            Some(byte_level) => {
+                let count = self.count.min(Tokenizer::MAX_VOCAB_SIZE);
+                common - JOINS + count + byte_level.merge_count.min(Merges::LIMIT)
+            }
+        }
+    }
+
+    /// Special tokens that there may be: control and user-defined ones.
+    pub(super) fn special_limit(&self) -> usize {
+        let Some(types) = self.types else { return 2 };
+        let types = types.as_chunks::<4>().0.iter().map(|&kind| i32::from_le_bytes(kind));
+        types.filter(|kind| (2..=4).contains(kind)).count()
+    }
 }
 
 /// What a token stands for.
@@ -42,6 +86,8 @@ pub(super) enum Kind {
     Control,
     /// Text that the vocabulary cannot express.
     Unknown,
+    /// Text as it is, found before text is cut into words; of byte-level vocabularies only.
+    UserDefined,
     /// A piece that is not to be produced.
     Unused,
 }
@@ -53,13 +99,13 @@ pub(super) struct Pieces<'a> {
     /// Where each piece begins in `file`, and where one more would: (vocab_size + 1,).
     pub(super) offsets: &'a [u32],
     /// Scores as little-endian `f32`; `None` where each stands at the begin of the header of its piece.
-    scores: Option<&'a [u8]>,
+    pub(super) scores: Option<&'a [u8]>,
     /// Token types as little-endian `i32`, in the numbering of GGUF.
-    types: Option<&'a [u8]>,
-    /// Whether a space is written as '▁'.
-    pub(super) marked: bool,
+    pub(super) types: Option<&'a [u8]>,
+    pub(super) alphabet: Alphabet,
     pub(super) unknown: Option<u32>,
-    control: [u32; 2],
+    /// BOS and EOS.
+    pub(super) control: [u32; 2],
 }
 
 impl<'a> Pieces<'a> {
@@ -75,19 +121,17 @@ impl<'a> Pieces<'a> {
         self.file.get(start as usize..next as usize - HEADER).unwrap_or_default()
     }
 
-    /// The bytes of a token as text has them: a space for '▁'.
+    /// The bytes of a token as text has them.
     pub(super) fn text(&self, token: u32) -> impl Iterator<Item = u8> + Clone + use<'a> {
-        let (marked, mut rest) = (self.marked, self.bytes(token));
-        core::iter::from_fn(move || {
-            if marked && let Some(after) = rest.strip_prefix(MARK) {
-                rest = after;
-                return Some(b' ');
-            }
-            rest.split_off_first().copied()
-        })
+        self.alphabet.text(self.bytes(token))
     }
 
-    fn score(&self, token: u32) -> f32 {
+    /// Whether the vocabulary is byte-level.
+    pub(super) fn is_byte_level(&self) -> bool {
+        self.alphabet == Alphabet::Bytes
+    }
+
+    pub(super) fn score(&self, token: u32) -> f32 {
         let (scores, at) = match self.scores {
             Some(scores) => (scores, 4 * token as usize),
             None => (self.file, self.offsets[token as usize] as usize - HEADER),
@@ -116,20 +160,26 @@ impl<'a> Pieces<'a> {
         };
         let kind = self.types.and_then(|types| types.get(4 * token as usize..)?.first_chunk());
         match kind.map(|&bytes| i32::from_le_bytes(bytes)) {
+            // No text is unknown where every byte is a piece: the token is a mark like others.
+            Some(2) if self.is_byte_level() => Kind::Control,
             Some(2) => Kind::Unknown,
             Some(3) => Kind::Control,
+            Some(4) if self.is_byte_level() => Kind::UserDefined,
             Some(5) => Kind::Unused,
-            Some(6) => byte_value().map_or(Kind::Unused, Kind::Byte),
-            Some(_) => Kind::Text,
             None if Some(token) == self.unknown => Kind::Unknown,
             None if self.control.contains(&token) => Kind::Control,
+            // What is not spelled in the alphabet is no merge of bytes.
+            _ if self.is_byte_level() && !self.alphabet.spells(self.bytes(token)) => Kind::Unused,
+            _ if self.is_byte_level() => Kind::Text,
+            Some(6) => byte_value().map_or(Kind::Unused, Kind::Byte),
+            Some(_) => Kind::Text,
             None => byte_value().map_or(Kind::Text, Kind::Byte),
         }
     }
 }
 
 /// Finds the piece after a header; returns its begin and end.
-fn piece_at(
+pub(super) fn piece_at(
     bytes: &[u8],
     header: usize,
     token: usize,
@@ -149,196 +199,28 @@ fn piece_at(
     Ok((start, start + len as usize))
 }
 
-const fn bin_length(header: &[u8; HEADER]) -> i64 {
+/// The strings of an array of GGUF.
+pub(super) fn strings(bytes: &[u8], count: usize) -> impl Iterator<Item = Result<&[u8], TokenizerError>> {
+    let mut at = 0;
+    (0..count).map(move |index| {
+        let (start, end) = piece_at(bytes, at, index, gguf_length)?;
+        at = end;
+        Ok(&bytes[start..end])
+    })
+}
+
+pub(super) const fn bin_length(header: &[u8; HEADER]) -> i64 {
     let [_, _, _, _, a, b, c, d] = *header;
     i32::from_le_bytes([a, b, c, d]) as i64
 }
 
-const fn gguf_length(header: &[u8; HEADER]) -> i64 {
+pub(super) const fn gguf_length(header: &[u8; HEADER]) -> i64 {
     i64::from_le_bytes(*header)
-}
-
-/// The first bytes of a tokenizer.bin, the length of its longest token, tell nothing that is needed.
-const BIN_START: usize = 4;
-
-impl<'a> Tokenizer<'a> {
-    /// Elements of memory that the index of a vocabulary needs.
-    ///
-    /// More than [`Self::MAX_VOCAB_SIZE`] tokens are refused by the readers, whatever is lent.
-    pub const fn index_len(vocab_size: usize) -> usize {
-        let vocab_size = if vocab_size > Self::MAX_VOCAB_SIZE { Self::MAX_VOCAB_SIZE } else { vocab_size };
-        JOINS + 256 + vocab_size + 1 + slots_len(vocab_size)
-    }
-
-    /// Number of tokens in llama2.c's tokenizer.bin, which does not say it: the file is walked.
-    pub fn count_bin(bytes: &[u8]) -> Result<usize, TokenizerError> {
-        let (mut at, mut count) = (BIN_START, 0);
-        while at != bytes.len() {
-            (_, at) = piece_at(bytes, at, count, bin_length)?;
-            count += 1;
-        }
-        Ok(count)
-    }
-
-    /// Reads llama2.c's tokenizer.bin: the `i32` length of the longest token, then for each token an `f32`
-    /// score, an `i32` length and the bytes.
-    ///
-    /// Token 0 is unknown, 1 is BOS, 2 is EOS; pieces such as `<0x0A>` are byte tokens.
-    pub fn from_bin(
-        bytes: &'a [u8],
-        vocab_size: usize,
-        index: &'a mut [u32],
-    ) -> Result<Self, TokenizerError> {
-        let found = Self::count_bin(bytes)?;
-        if found != vocab_size {
-            return Err(TokenizerError::VocabSize { found, expected: vocab_size });
-        }
-        let vocabulary = GgufVocabulary {
-            count: vocab_size,
-            tokens: bytes,
-            scores: &[],
-            types: None,
-            bos: 1,
-            eos: 2,
-            unknown: Some(0),
-            add_space_prefix: true,
-        };
-        Self::build(&vocabulary, false, index)
-    }
-
-    /// Reads the vocabulary of a GGUF file whose `tokenizer.ggml.model` is "llama".
-    pub fn from_gguf(vocabulary: &GgufVocabulary<'a>, index: &'a mut [u32]) -> Result<Self, TokenizerError> {
-        let expected = vocabulary.count.saturating_mul(4);
-        let types = vocabulary.types.map(|types| ("types", types));
-        for (array, bytes) in [("scores", vocabulary.scores)].into_iter().chain(types) {
-            if bytes.len() != expected {
-                return Err(TokenizerError::ArrayLength { array, found: bytes.len(), expected });
-            }
-        }
-        Self::build(vocabulary, true, index)
-    }
-
-    /// Builds the index; a vocabulary in the form of GGUF has marks for spaces and its own scores.
-    fn build(
-        vocabulary: &GgufVocabulary<'a>,
-        gguf: bool,
-        index: &'a mut [u32],
-    ) -> Result<Self, TokenizerError> {
-        let &GgufVocabulary { count, tokens: bytes, bos, eos, unknown, .. } = vocabulary;
-        if !(1..=Self::MAX_VOCAB_SIZE).contains(&count) {
-            return Err(TokenizerError::VocabLimit { found: count });
-        }
-        if bytes.len() as u64 > u64::from(MAX_BYTES) - HEADER as u64 {
-            return Err(TokenizerError::FileSize { found: bytes.len() as u64 });
-        }
-        for (name, id) in [("BOS", Some(bos)), ("EOS", Some(eos)), ("unknown", unknown)] {
-            if let Some(found) = id.filter(|&id| id as usize >= count) {
-                return Err(TokenizerError::SpecialToken { name, found, vocab_size: count });
-            }
-        }
-        let (found, needed) = (index.len(), Self::index_len(count));
-        let memory = TokenizerError::IndexMemory { found, needed };
-        let index = index.get_mut(..needed).ok_or(memory)?;
-        index.fill(0);
-        let (joins, index) = index.split_first_chunk_mut().ok_or(memory)?;
-        let (singles, index) = index.split_first_chunk_mut().ok_or(memory)?;
-        let (offsets, slots) = index.split_at_mut(count + 1);
-
-        let (mut at, length) =
-            if gguf { (0, gguf_length as fn(&_) -> _) } else { (BIN_START, bin_length as _) };
-        for (token, offset) in offsets[..count].iter_mut().enumerate() {
-            let (start, end) = piece_at(bytes, at, token, length)?;
-            (*offset, at) = (start as u32, end);
-        }
-        offsets[count] = (at + HEADER) as u32;
-        if at != bytes.len() {
-            return Err(TokenizerError::ArrayLength { array: "tokens", found: bytes.len(), expected: at });
-        }
-        let pieces = Pieces {
-            file: bytes,
-            offsets,
-            scores: gguf.then_some(vocabulary.scores),
-            types: vocabulary.types,
-            marked: gguf,
-            unknown,
-            control: [bos, eos],
-        };
-        if let Some(token) = (0..count).find(|&token| pieces.score(token as u32).is_nan()) {
-            return Err(TokenizerError::Score { token });
-        }
-        let table = Table::build(pieces, joins, slots);
-        fill_singles(&table, singles)?;
-        Ok(Self { table, joins, singles, bos, eos, add_space_prefix: vocabulary.add_space_prefix })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// <unk>, BOS, EOS and all bytes, as a tokenizer.bin.
-    fn bin() -> Vec<u8> {
-        let bytes = (0..=255).map(|byte| format!("<0x{byte:02X}>"));
-        let mut file = vec![6, 0, 0, 0];
-        for piece in ["<unk>", "<s>", "</s>"].map(str::to_owned).into_iter().chain(bytes) {
-            file.extend([0, 0, 0, 0, piece.len() as u8, 0, 0, 0]);
-            file.extend(piece.bytes());
-        }
-        file
-    }
-
-    fn error(bytes: &[u8], vocab_size: usize) -> TokenizerError {
-        let mut index = vec![0; Tokenizer::index_len(vocab_size)];
-        Tokenizer::from_bin(bytes, vocab_size, &mut index).unwrap_err()
-    }
-
-    #[test]
-    fn damaged_files_are_refused() {
-        let good = bin();
-        assert_eq!(Tokenizer::count_bin(&good), Ok(259));
-        assert_eq!(error(&good[..good.len() - 1], 259), TokenizerError::Truncated { token: 258 });
-        assert_eq!(error(&good[..20], 259), TokenizerError::Truncated { token: 1 });
-        assert_eq!(error(&[], 259), TokenizerError::Truncated { token: 0 });
-        assert_eq!(error(&good, 260), TokenizerError::VocabSize { found: 259, expected: 260 });
-        assert_eq!(error(&good, 258), TokenizerError::VocabSize { found: 259, expected: 258 });
-        let trailing = [&good[..], &[0; 3]].concat();
-        assert_eq!(error(&trailing, 259), TokenizerError::Truncated { token: 259 });
-        let mut bad = good.clone();
-        bad[8..12].copy_from_slice(&(-5_i32).to_le_bytes());
-        assert_eq!(error(&bad, 259), TokenizerError::Length { token: 0, found: -5 });
-        let mut bad = good.clone();
-        bad[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
-        assert_eq!(error(&bad, 259), TokenizerError::Score { token: 0 });
-        let mut bad = good.clone();
-        let last = bad.len() - 2;
-        bad[last] = b'!';
-        assert_eq!(error(&bad, 259), TokenizerError::ByteToken { byte: 255 });
-        assert_eq!(error(&good[..4], 0), TokenizerError::VocabLimit { found: 0 });
-        let special = TokenizerError::SpecialToken { name: "BOS", found: 1, vocab_size: 1 };
-        assert_eq!(error(&good[..17], 1), special);
-        for message in [special, TokenizerError::Length { token: 0, found: -5 }].map(|e| e.to_string()) {
-            assert!(message.contains("expected"), "{message}");
-        }
-    }
-
-    #[test]
-    fn too_little_memory_is_told() {
-        let good = bin();
-        let needed = Tokenizer::index_len(259);
-        let mut index = vec![0; needed];
-        let short = Tokenizer::from_bin(&good, 259, &mut index[..needed - 1]).unwrap_err();
-        assert_eq!(short, TokenizerError::IndexMemory { found: needed - 1, needed });
-        let tokenizer = Tokenizer::from_bin(&good, 259, &mut index).unwrap();
-        let text = "数".repeat(20);
-        let mut tokens = [0; 62];
-        assert_eq!(tokenizer.encode(&text, &mut [], &mut tokens), Ok(62));
-        let short = tokenizer.encode(&text, &mut [], &mut tokens[..61]);
-        assert_eq!(short, Err(TokenizerError::TokenMemory { found: 61, enough: 62 }));
-        assert_eq!(
-            tokenizer.encode("", &mut [], &mut []),
-            Err(TokenizerError::TokenMemory { found: 0, enough: 2 })
-        );
-    }
 
     #[test]
     fn scores_keep_their_order_as_keys() {
@@ -350,7 +232,7 @@ mod tests {
             offsets: &[8; 10],
             scores: Some(&bytes),
             types: None,
-            marked: true,
+            alphabet: Alphabet::Marked,
             unknown: None,
             control: [0; 2],
         };

@@ -228,6 +228,21 @@ impl Gguf {
         Self { version: 3, metadata, tensors: tensors.collect(), alignment: 32 }
     }
 
+    /// A valid file with a byte-level vocabulary.
+    pub fn byte_level() -> Self {
+        let mut file = Self::new(&CONFIG);
+        let tokens = ["a", "b", "\u{120}", "ab", "<|end|>"].map(Value::string);
+        file.set("tokenizer.ggml.model", Value::string("gpt2"))
+            .set("tokenizer.ggml.pre", Value::string("smollm"))
+            .set("tokenizer.ggml.tokens", Value::array(8, &tokens))
+            .set("tokenizer.ggml.token_type", Value::array(5, &[1, 1, 1, 1, 3].map(Value::i32)))
+            .set("tokenizer.ggml.merges", Value::array(8, &[Value::string("a b")]))
+            .set("tokenizer.ggml.bos_token_id", Value::u32(4))
+            .set("tokenizer.ggml.eos_token_id", Value::u32(4))
+            .unset("tokenizer.ggml.scores");
+        file
+    }
+
     /// Changes or adds a value.
     pub fn set(&mut self, key: &str, value: Value) -> &mut Self {
         match self.metadata.iter_mut().find(|(known, _)| known == key) {

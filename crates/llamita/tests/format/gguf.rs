@@ -1,9 +1,11 @@
 //! GGUF files.
 
 use llamita::config::Config;
+use llamita::format::{FormatError, Model};
+use llamita::tokenizer::{ByteLevel, GgufVocabulary, PreTokenizer};
 use llamita::weights::Format;
 
-use crate::builder::{CONFIG, Gguf, SHARED, Tensor, Value, tensors};
+use crate::builder::{CONFIG, Gguf, SHARED, Tensor, Value, tensors, v0};
 use crate::{assert_tape, load, refusal};
 
 const DAMAGED: &str = "the file is damaged, copy or download it again";
@@ -302,6 +304,51 @@ fn metadata_are_checked() {
 }
 
 #[test]
+fn byte_level_vocabularies() {
+    let read = |edit: &dyn Fn(&mut Gguf)| {
+        let mut file = Gguf::byte_level();
+        edit(&mut file);
+        let bytes = file.bytes();
+        load(&bytes).map(|(.., vocabulary)| {
+            let GgufVocabulary { bos, eos, add_bos, byte_level, .. } = vocabulary.unwrap();
+            let ByteLevel { pre, merges, merge_count } = byte_level.unwrap();
+            assert_eq!((merges, merge_count), (&b"\x03\0\0\0\0\0\0\0a b"[..], 1));
+            (bos, eos, add_bos, pre)
+        })
+    };
+    const PRE: &str = "tokenizer.ggml.pre";
+    const BOS: &str = "tokenizer.ggml.bos_token_id";
+    const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+    let set = |key: &'static str, value: Value| read(&move |file| _ = file.set(key, value.clone()));
+    let unset = |key: &'static str| read(&move |file| _ = file.unset(key));
+    assert_eq!(read(&|_| ()), Ok((4, 4, false, PreTokenizer::SmolLm)));
+    assert_eq!(set(ADD_BOS, Value::bool(true)), Ok((4, 4, true, PreTokenizer::SmolLm)));
+    assert_eq!(set(PRE, Value::string("llama-bpe")), Ok((4, 4, true, PreTokenizer::LlamaBpe)));
+    assert_eq!(unset(PRE), Ok((4, 4, false, PreTokenizer::Default)));
+    assert_eq!(set(BOS, Value::u32(3)), Ok((3, 4, false, PreTokenizer::SmolLm)));
+    // Where there is no BOS, none can be put before a text.
+    let without = read(&|file| _ = file.unset(BOS).set(ADD_BOS, Value::bool(true)));
+    assert_eq!(without, Ok((4, 4, false, PreTokenizer::SmolLm)));
+    assert_eq!(
+        set(PRE, Value::string("tekken")).unwrap_err().to_string(),
+        "the tokenizer cuts text into words as \"tekken\" does, supported are \"default\", \"gpt-2\", \
+         \"llama-bpe\", \"qwen2\" and \"smollm\": choose a model with one of those"
+    );
+    for key in ["tokenizer.ggml.merges", "tokenizer.ggml.eos_token_id"] {
+        assert_eq!(unset(key), Err(FormatError::MissingKey(key)));
+    }
+}
+
+#[test]
+fn the_chat_template_is_read() {
+    let mut file = Gguf::byte_level();
+    file.set("tokenizer.chat_template", Value::string("{{ messages }}"));
+    assert_eq!(Model::read(&file.bytes()).unwrap().chat_template(), Some("{{ messages }}"));
+    assert_eq!(Model::read(&Gguf::byte_level().bytes()).unwrap().chat_template(), None);
+    assert_eq!(Model::read(&v0(&CONFIG)).unwrap().chat_template(), None);
+}
+
+#[test]
 fn vocabularies() {
     let mut file = Gguf::new(&CONFIG);
     file.set("tokenizer.ggml.add_space_prefix", Value::bool(false));
@@ -328,10 +375,10 @@ fn vocabularies() {
 
     assert_eq!(
         refused(|file| {
-            file.set("tokenizer.ggml.model", Value::string("gpt2"));
+            file.set("tokenizer.ggml.model", Value::string("bert"));
         }),
-        "the tokenizer is \"gpt2\" (byte-level BPE), supported is \"llama\" (sentencepiece): \
-         choose a model with that"
+        "the tokenizer is \"bert\", supported are \"llama\" (sentencepiece) and \"gpt2\" (byte-level BPE): \
+         choose a model with one of those"
     );
     assert_eq!(
         refused(|file| {
