@@ -1,4 +1,5 @@
-//! `tokenizer.json` against Hugging Face's own `tokenizers`: the same ids for the same texts.
+//! Vocabularies of other programs: `tokenizer.json` against Hugging Face's own `tokenizers`, which must give the
+//! same ids for the same texts, and `tokenizer.model` against `tokenizer.bin`.
 
 #[path = "../../llamita/tests/common/data.rs"]
 mod data;
@@ -6,7 +7,9 @@ mod data;
 use std::str::FromStr;
 
 use llamita::tokenizer::{ByteLevel, GgufVocabulary, PreTokenizer, Tokenizer, Work};
-use llamita_convert::vocabulary::{Vocabulary, VocabularyModel, from_llama2c_bin, from_tokenizer_json};
+use llamita_convert::vocabulary::{
+    Vocabulary, VocabularyModel, from_llama2c_bin, from_sentencepiece, from_tokenizer_json,
+};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
@@ -360,4 +363,13 @@ fn merges_that_come_from_scores_say_the_same() {
     fewer["model"]["merges"].as_array_mut().unwrap().remove(100);
     let message = from_tokenizer_json(fewer.to_string().as_bytes(), None).unwrap_err().to_string();
     assert!(message.contains("one for each two pieces"), "{message}");
+}
+
+#[test]
+fn the_model_of_sentencepiece_and_the_bin_are_one_vocabulary() {
+    let Some(bin) = data::read("data/models/tok512.bin") else { return };
+    let model = data::read("data/models/tok512.model").unwrap();
+    assert_eq!(from_sentencepiece(&model).unwrap(), from_llama2c_bin(&bin).unwrap());
+    let cut = from_sentencepiece(&model[..model.len() / 2]).unwrap_err().to_string();
+    assert!(cut.contains("not whole"), "{cut}");
 }
