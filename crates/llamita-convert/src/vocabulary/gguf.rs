@@ -2,6 +2,7 @@
 
 use llamita::Model;
 use llamita::format::Value;
+use llamita::tokenizer::PreTokenizer;
 
 use super::{Vocabulary, VocabularyModel, token_type};
 use crate::error::{Error, Result};
@@ -55,6 +56,10 @@ pub fn from_gguf(model: &Model<'_>) -> Result<Option<Vocabulary>> {
     let usual = |id: u32| (is_llama && (id as usize) < tokens.len()).then_some(id);
     let (bos, eos) = (id("bos").or(usual(1)), id("eos").or(usual(2)));
     let unknown = id("unknown").or(usual(0));
+    let rule = match key("pre") {
+        Some(Value::String(name)) => PreTokenizer::from_name(name),
+        _ => None,
+    };
     let vocabulary = Vocabulary {
         model: vocabulary_model,
         pre: text(key("pre")),
@@ -66,7 +71,8 @@ pub fn from_gguf(model: &Model<'_>) -> Result<Option<Vocabulary>> {
         unknown,
         padding: id("padding"),
         add_space_prefix: flag("add_space_prefix").unwrap_or(is_llama),
-        add_bos: flag("add_bos_token").unwrap_or(is_llama),
+        add_bos: flag("add_bos_token")
+            .unwrap_or_else(|| is_llama || rule.is_some_and(PreTokenizer::adds_bos)),
         chat_template: text(model.metadata("tokenizer.chat_template")),
         tokens,
     };

@@ -361,12 +361,6 @@ fn byte_level<'a>(metadata: &Metadata<'a>) -> Result<Option<ByteLevel<'a>>, Form
     Ok(Some(ByteLevel { pre, merges: merges.bytes, merge_count: saturate(merges.count) }))
 }
 
-/// The template of conversations, where the file has one that is text.
-pub(super) fn chat_template(bytes: &[u8]) -> Option<&str> {
-    let template = Metadata::read(bytes).ok()?.string("tokenizer.chat_template").ok()??;
-    core::str::from_utf8(template).ok()
-}
-
 /// The model's own name, where it has one.
 pub(super) fn name(bytes: &[u8]) -> Option<&str> {
     let name = Metadata::read(bytes).ok()?.string("general.name").ok()??;

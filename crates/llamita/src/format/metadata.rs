@@ -5,7 +5,7 @@ use super::{FormatError, Kind, Name};
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 
 /// What is read of the metadata. Every other key is skipped.
-pub(super) const KEYS: [&str; 39] = [
+pub(super) const KEYS: [&str; 38] = [
     "llamita.layout",
     "llamita.checksums",
     "general.architecture",
@@ -44,7 +44,6 @@ pub(super) const KEYS: [&str; 39] = [
     "tokenizer.ggml.add_space_prefix",
     "tokenizer.ggml.add_bos_token",
     "tokenizer.ggml.add_eos_token",
-    "tokenizer.chat_template",
 ];
 
 /// A file read from front to back; nothing is taken beyond its end.

@@ -164,9 +164,9 @@ impl<'a> Model<'a> {
     /// The template that makes a text of a conversation, in Jinja; [`crate::Tokenizer::encode_special`] encodes
     /// such a text.
     pub fn chat_template(&self) -> Option<&'a str> {
-        match self.source {
-            Source::Gguf(_) => gguf::chat_template(self.bytes),
-            Source::Llama2c(_) => None,
+        match self.metadata("tokenizer.chat_template")? {
+            Value::String(template) => core::str::from_utf8(template).ok(),
+            _ => None,
         }
     }
 
