@@ -3,9 +3,11 @@
 mod config;
 mod read;
 mod safetensors;
+mod tokenizer;
 mod write;
 
 pub use read::Folder;
+pub use tokenizer::{tokenizer_config_json, tokenizer_model};
 pub use write::{config_json, write_safetensors};
 
 use llamita::weights::{Matrix, Norm, Tensor};

@@ -357,7 +357,7 @@ fn hugging_face_and_back() {
         let folder = Temporary::new();
         fs::write(folder.0.join("model.safetensors"), &weights).unwrap();
         fs::write(folder.0.join("config.json"), json.to_string()).unwrap();
-        let mut read = Folder::open(&folder.0).unwrap();
+        let mut read = Folder::open(&folder.0, None).unwrap();
         assert_eq!(read.config(), &config);
         for tensor in Tape::tensors(&config) {
             assert!(
@@ -379,7 +379,7 @@ fn hugging_face_and_back() {
         // Truncated anywhere, it is refused.
         for len in (0..header + 8).step_by(7).chain([weights.len() - 1]) {
             fs::write(folder.0.join("model.safetensors"), &weights[..len]).unwrap();
-            let error = Folder::open(&folder.0).map(|_| ()).unwrap_err().to_string();
+            let error = Folder::open(&folder.0, None).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains("model.safetensors"), "{error}");
         }
     }
@@ -410,13 +410,13 @@ fn parts_of_a_folder_are_one_model() {
     for (odd, name) in names.iter().enumerate() {
         fs::write(folder.0.join(name), part(odd)).unwrap();
     }
-    let mut read = Folder::open(&folder.0).unwrap();
+    let mut read = Folder::open(&folder.0, None).unwrap();
     for tensor in Tape::tensors(&config).filter(|tensor| !matches!(tensor, Tensor::Norm(_))) {
         let error = relative_error(&mut source, &mut read, tensor);
         assert!(error > 0.0 && error < 0.004, "{error} in {}", TensorName(tensor));
     }
 
-    let refused = || Folder::open(&folder.0).map(|_| ()).unwrap_err().to_string();
+    let refused = || Folder::open(&folder.0, None).map(|_| ()).unwrap_err().to_string();
     fs::write(folder.0.join(names[1]), part(0)).unwrap();
     assert!(refused().contains("is in another file, too"), "{}", refused());
     fs::write(folder.0.join("model.safetensors.index.json"), index.replace("model-00002", "../00002"))

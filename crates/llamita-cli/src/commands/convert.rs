@@ -230,21 +230,14 @@ fn folder(path: &Path) -> Option<&Path> {
 
 /// Opens the model, with its vocabulary as far as one is found.
 fn open(options: &Options) -> Result<Box<dyn Source>> {
-    let named = |vocab_size| {
-        let named = options.tokenizer.as_deref();
-        named.map(|path| vocabulary::read_file(path, vocab_size).map_err(Error::failure)).transpose()
-    };
+    let named = options.tokenizer.as_deref();
     if let Some(folder) = folder(&options.input) {
-        let mut source = Folder::open(folder).map_err(Error::failure)?;
-        if let Some(vocabulary) = named(source.config().vocab_size)? {
-            source.set_vocabulary(vocabulary);
-        }
-        return Ok(Box::new(source));
+        return Ok(Box::new(Folder::open(folder, named).map_err(Error::failure)?));
     }
     let mut source = Checkpoint::open(&options.input).map_err(Error::failure)?;
     let vocab_size = source.config().vocab_size;
-    if let Some(vocabulary) = named(vocab_size)? {
-        source.set_vocabulary(vocabulary);
+    if let Some(path) = named {
+        source.set_vocabulary(vocabulary::read_file(path, vocab_size).map_err(Error::failure)?);
     } else if source.vocabulary().is_none() {
         match beside(&options.input, vocab_size) {
             Ok(vocabulary) => source.set_vocabulary(vocabulary),
@@ -277,7 +270,7 @@ fn write(kind: Kind, plan: &Plan, output: &Output, conversion: &mut Conversion<'
                 let bytes = to_llama2c_bin(vocabulary).map_err(Error::failure)?;
                 // Tokenizers spell BOS and EOS in more ways than one.
                 let again = |bytes: &[u8]| from_llama2c_bin(bytes).ok();
-                output.also(&bytes, |found| again(found) == again(&bytes))
+                output.also(files::TOKENIZER_BIN, &bytes, |found| again(found) == again(&bytes))
             }
             None => {
                 output::note("note: there is no tokenizer of the SentencePiece kind, so no tokenizer.bin");
@@ -287,7 +280,14 @@ fn write(kind: Kind, plan: &Plan, output: &Output, conversion: &mut Conversion<'
         Kind::Safetensors => {
             let format = plan.tensors().next().map_or(Format::F32, |(_, format)| format);
             let json = hugging_face::config_json(plan.config(), vocabulary, format);
-            output.also(json.as_bytes(), |found| found == json.as_bytes())
+            output.also(files::CONFIG, json.as_bytes(), |found| found == json.as_bytes())?;
+            let Some(model) = vocabulary.and_then(hugging_face::tokenizer_model) else {
+                output::note("note: there is no tokenizer of the SentencePiece kind, so no tokenizer.model");
+                return Ok(());
+            };
+            output.also(files::TOKENIZER_MODEL, &model, |found| found == model)?;
+            let json = vocabulary.map(hugging_face::tokenizer_config_json).unwrap_or_default();
+            output.also(files::TOKENIZER_CONFIG, json.as_bytes(), |found| found == json.as_bytes())
         }
     }
 }

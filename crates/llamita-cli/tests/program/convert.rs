@@ -41,6 +41,9 @@ fn every_form_tells_the_same_story() {
     convert(&folder, &["ordinary.gguf", "again.bin"]);
     fs::create_dir(folder.path("hf.model")).unwrap();
     convert(&folder, &["ordinary.gguf", "hf.model"]);
+    for name in ["config.json", "tokenizer.model", "tokenizer_config.json"] {
+        assert!(folder.path("hf.model").join(name).exists(), "{name}");
+    }
     convert(&folder, &["hf.model", "hf.gguf", "--quant", "f32", "--tokenizer", "tokenizer.bin"]);
     for name in ["device.gguf", "ordinary.gguf", "again.bin", "hf.gguf"] {
         assert_eq!(story(&folder, name), expected, "{name}");

@@ -16,7 +16,7 @@ use super::safetensors::{self, Place};
 use crate::error::{Error, Result};
 use crate::rope::to_half_split;
 use crate::source::{Source, check_rows, decode};
-use crate::vocabulary::{Vocabulary, from_sentencepiece, from_tokenizer_json};
+use crate::vocabulary::{self, Vocabulary, from_sentencepiece, from_tokenizer_json};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -40,15 +40,19 @@ struct Index {
 
 impl Folder {
     /// Opens the model in a folder: `config.json`, `model.safetensors` or the parts that
-    /// `model.safetensors.index.json` names, and `tokenizer.model` or `tokenizer.json` where there is one.
-    pub fn open(folder: &Path) -> Result<Self> {
+    /// `model.safetensors.index.json` names, and `tokenizer.model` or `tokenizer.json` where there is one,
+    /// unless another tokenizer is named.
+    pub fn open(folder: &Path, tokenizer: Option<&Path>) -> Result<Self> {
         let path = folder.join("config.json");
         let parsed =
             read_file(&path).and_then(|json| config::parse(&json).map_err(|error| error.at(&path)))?;
         let config = parsed.config;
         let Weights { files, places } = weights(folder)?;
         let entries = entries(&config, &places).map_err(|error| error.at(folder))?;
-        let mut vocabulary = vocabulary(folder)?;
+        let mut vocabulary = match tokenizer {
+            Some(path) => Some(vocabulary::read_file(path, config.vocab_size)?),
+            None => in_folder(folder)?,
+        };
         if let Some(vocabulary) = &mut vocabulary {
             vocabulary.bos = vocabulary.bos.or(parsed.bos);
             vocabulary.eos = vocabulary.eos.or(parsed.eos);
@@ -57,11 +61,6 @@ impl Folder {
         let name = fs::canonicalize(folder).ok();
         let name = name.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         Ok(Self { config, name, vocabulary, files, entries, bytes: Vec::new() })
-    }
-
-    /// Gives the model a vocabulary, in place of its own if it has one.
-    pub fn set_vocabulary(&mut self, vocabulary: Vocabulary) {
-        self.vocabulary = Some(vocabulary);
     }
 
     /// Reads numbers as they lie in the file, from the begin of a row on.
@@ -223,7 +222,7 @@ fn entries(config: &Config, places: &BTreeMap<String, (usize, Place)>) -> Result
 
 /// The tokenizer in a folder, if there is one. Where there are both kinds, that of SentencePiece has the
 /// scores that the other lacks.
-fn vocabulary(folder: &Path) -> Result<Option<Vocabulary>> {
+fn in_folder(folder: &Path) -> Result<Option<Vocabulary>> {
     let settings = read_if_there(&folder.join("tokenizer_config.json"))?;
     let path = folder.join("tokenizer.model");
     if let Some(model) = read_if_there(&path)? {

@@ -7,12 +7,21 @@ use std::path::{Path, PathBuf};
 use super::{Kind, Options, folder};
 use crate::error::{Error, Result};
 
+/// The tokenizer of llama2.c.
+pub const TOKENIZER_BIN: &str = "tokenizer.bin";
+/// What Hugging Face has beside the weights.
+pub const CONFIG: &str = "config.json";
+/// Its tokenizer, if it is of the SentencePiece kind.
+pub const TOKENIZER_MODEL: &str = "tokenizer.model";
+/// What is to be known of the tokenizer.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
 /// The files to write; what is unfinished is removed in the end.
 pub struct Output {
     /// The file with the weights.
     path: PathBuf,
-    /// The file that belongs to it, for kinds that have one.
-    also: Option<PathBuf>,
+    /// Files that may belong to it.
+    others: Vec<PathBuf>,
     force: bool,
 }
 
@@ -23,19 +32,20 @@ impl Output {
         let is_folder =
             kind == Kind::Safetensors && out.extension().is_none_or(|extension| extension != "safetensors");
         let path = if is_folder { out.join("model.safetensors") } else { out.clone() };
-        let also = match kind {
-            Kind::Device | Kind::Gguf => None,
-            Kind::Llama2c => Some(path.with_file_name("tokenizer.bin")),
-            Kind::Safetensors => Some(path.with_file_name("config.json")),
+        let others: &[&str] = match kind {
+            Kind::Device | Kind::Gguf => &[],
+            Kind::Llama2c => &[TOKENIZER_BIN],
+            Kind::Safetensors => &[CONFIG, TOKENIZER_MODEL, TOKENIZER_CONFIG],
         };
-        if also.as_ref() == Some(&path) {
+        let others: Vec<_> = others.iter().map(|name| path.with_file_name(name)).collect();
+        if others.contains(&path) {
             return Err(Error::usage(format_args!(
                 "{} is where the tokenizer goes, expected another name for the model: choose one such as \
                  model.bin",
                 path.display()
             )));
         }
-        let output = Self { path, also, force: options.force };
+        let output = Self { path, others, force: options.force };
         output.check(options)?;
         Ok(output)
     }
@@ -59,7 +69,7 @@ impl Output {
                 return Err(Error::file(path, "this is a directory, expected a file to write: name a file"));
             }
             // A tokenizer.bin that is there may be the very one that would be written: see `also`.
-            let may_be_same = path.ends_with("tokenizer.bin") && *path != self.path;
+            let may_be_same = path.ends_with(TOKENIZER_BIN);
             if !self.force && !may_be_same {
                 return Err(exists(path));
             }
@@ -68,7 +78,7 @@ impl Output {
     }
 
     fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        [Some(&self.path), self.also.as_ref()].into_iter().flatten()
+        [&self.path].into_iter().chain(&self.others)
     }
 
     /// The file with the weights, as it will be called.
@@ -88,9 +98,9 @@ impl Output {
         })
     }
 
-    /// Writes the file that belongs to it, unless one is there that says the same.
-    pub fn also(&self, bytes: &[u8], is_same: impl FnOnce(&[u8]) -> bool) -> Result<()> {
-        let Some(path) = &self.also else { return Ok(()) };
+    /// Writes a file that belongs to it, unless one is there that says the same.
+    pub fn also(&self, name: &str, bytes: &[u8], is_same: impl FnOnce(&[u8]) -> bool) -> Result<()> {
+        let path = &self.path.with_file_name(name);
         if fs::read(path).is_ok_and(|found| is_same(&found)) {
             return Ok(());
         }
