@@ -90,7 +90,7 @@ pub struct Report {
     weights: u64,
     tensors: Vec<Tensors>,
     tokenizer: Option<Tokenizer>,
-    pruning: Option<pruning::Report>,
+    pruned: Option<pruning::Report>,
     seconds: f64,
 }
 
@@ -152,7 +152,7 @@ impl Report {
                 },
                 tokens: vocabulary.tokens.len(),
             }),
-            pruning,
+            pruned: pruning,
             seconds: time.as_secs_f64(),
         }
     }
@@ -184,7 +184,7 @@ impl Report {
             ]);
         }
         let pruning =
-            self.pruning.as_ref().map_or_else(String::new, |pruning| format!("\n{}", pruning.text()));
+            self.pruned.as_ref().map_or_else(String::new, |pruning| format!("\n{}", pruning.text()));
         format!("{}\n{}{pruning}", list(&facts), table.lines())
     }
 }
