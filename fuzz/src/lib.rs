@@ -24,7 +24,7 @@ pub fn load(bytes: &[u8]) {
     match model.tape(&mut entries) {
         Ok(tape) => {
             for tensor in Tape::tensors(&config) {
-                let Entry { offset, format } = tape.entry(tensor);
+                let Entry { offset, format, .. } = tape.entry(tensor);
                 assert!(offset != 0 && offset.is_multiple_of(format.alignment()));
                 assert!(offset + tape.bytes(tensor) <= bytes.len() as u64, "{tensor:?}");
             }

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::files::{Folder, SMALL, gguf, model, text, tokenizer};
+use crate::files::{Folder, SMALL, byte_level_gguf, gguf, model, text, tokenizer};
 use crate::program::{command, end, llamita, llamita_reads};
 
 /// The keys of an object, in the order of the alphabet.
@@ -174,6 +174,30 @@ fn gguf_brings_its_tokenizer() {
     // A tokenizer that is named comes before the model's own, and must fit as well.
     let other = folder.write("tokenizer.bin", &tokenizer(265));
     llamita(["run", "-m", text(&gguf), "--tokenizer", text(&other)]).refused(1, &["265", "270"]);
+}
+
+#[test]
+fn byte_level_models_tell_stories() {
+    let folder = Folder::new();
+    for add_bos in [false, true] {
+        let model = folder.write("model.gguf", &byte_level_gguf(add_bos));
+        let model = text(&model);
+        // The letters of all bytes come first, then "ab", "abc" and so on; 268 is BOS.
+        let bos = if add_bos { "268 " } else { "" };
+        let ids = llamita(["tokenize", model, "abcd 1é<|end|>ab"]).ok();
+        assert_eq!(ids, format!("{bos}258 32 49 195 169 60 124 101 110 100 124 62 256\n"));
+        let report = llamita(["run", "-m", model, "-s", "5", "-n", "20", "--json", "-q", "abc é"]).json();
+        assert!(report["text"].as_str().unwrap().starts_with("abc é"), "{report}");
+        assert_eq!(report["stats"]["prompt_tokens"], if add_bos { 5 } else { 4 });
+        // Without a prompt, BOS is where a story begins, whatever texts begin with.
+        let report = llamita(["run", "-m", model, "-s", "5", "-n", "20", "--json", "-q"]).json();
+        assert_eq!(report["tokens"][0], 268);
+        let shown = llamita(["inspect", model]).ok();
+        assert!(shown.contains("in the file, 270 tokens"), "{shown}");
+        let stories = folder.write("stories.txt", "abc é<|endoftext|>x".as_bytes());
+        let measured = llamita(["eval", model, "--text", text(&stories), "--json"]).json();
+        assert_eq!(measured["tokens"], if add_bos { 5 } else { 3 });
+    }
 }
 
 #[test]

@@ -128,16 +128,69 @@ pub fn tokenizer(vocab_size: usize) -> Vec<u8> {
     bytes
 }
 
+/// The pieces of a byte-level vocabulary as large as the small model's: letters of all bytes, "ab" and so on.
+fn letters() -> impl Iterator<Item = String> {
+    let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    let letter = move |byte: u8| {
+        let others = (0..byte).filter(|byte| !printable(byte)).count() as u32;
+        if printable(&byte) { char::from(byte) } else { char::from_u32(256 + others).unwrap() }.to_string()
+    };
+    let merged = (2..=13).map(|len| "abcdefghijklm"[..len].to_owned());
+    (0..=255).map(letter).chain(merged).chain(["<|begin|>", "<|end|>"].map(str::to_owned))
+}
+
 /// The small model as GGUF with its tokenizer, with this context and name.
 pub fn gguf(seq_len: usize, name: &str) -> Vec<u8> {
-    let string = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
-    let u32_value = |value: usize| [4_u32, value as u32].map(u32::to_le_bytes).concat();
-    let string_value = |text: &str| [8_u32.to_le_bytes().to_vec(), string(text)].concat();
-    let array = |kind: u32, count: usize, bytes: Vec<u8>| {
-        [&9_u32.to_le_bytes()[..], &kind.to_le_bytes(), &(count as u64).to_le_bytes(), &bytes].concat()
-    };
-    let Config { dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, .. } = SMALL;
-    let tokens: Vec<u8> = pieces(vocab_size).flat_map(|piece| string(&piece)).collect();
+    let tokens: Vec<u8> = pieces(SMALL.vocab_size).flat_map(|piece| string(&piece)).collect();
+    let vocabulary = [
+        ("tokenizer.ggml.model", string_value("llama")),
+        ("tokenizer.ggml.tokens", array(8, SMALL.vocab_size, tokens)),
+        ("tokenizer.ggml.scores", array(6, SMALL.vocab_size, vec![0; 4 * SMALL.vocab_size])),
+        ("tokenizer.ggml.bos_token_id", u32_value(1)),
+        ("tokenizer.ggml.eos_token_id", u32_value(2)),
+    ];
+    gguf_with(seq_len, name, &vocabulary)
+}
+
+/// The small model with a byte-level vocabulary.
+pub fn byte_level_gguf(add_bos: bool) -> Vec<u8> {
+    let tokens: Vec<u8> = letters().flat_map(|piece| string(&piece)).collect();
+    let types = (0..270).flat_map(|token| if token < 268 { 1_i32 } else { 3 }.to_le_bytes()).collect();
+    let merges = (1..=12).flat_map(|len| {
+        let (left, right) = "abcdefghijklm"[..=len].split_at(len);
+        string(&format!("{left} {right}"))
+    });
+    let vocabulary = [
+        ("tokenizer.ggml.model", string_value("gpt2")),
+        ("tokenizer.ggml.pre", string_value("smollm")),
+        ("tokenizer.ggml.tokens", array(8, SMALL.vocab_size, tokens)),
+        ("tokenizer.ggml.token_type", array(5, SMALL.vocab_size, types)),
+        ("tokenizer.ggml.merges", array(8, 12, merges.collect())),
+        ("tokenizer.ggml.bos_token_id", u32_value(268)),
+        ("tokenizer.ggml.eos_token_id", u32_value(269)),
+        ("tokenizer.ggml.add_bos_token", [&7_u32.to_le_bytes()[..], &[add_bos.into()]].concat()),
+    ];
+    gguf_with(SMALL.seq_len, "byte-level", &vocabulary)
+}
+
+fn string(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+fn u32_value(value: usize) -> Vec<u8> {
+    [4_u32, value as u32].map(u32::to_le_bytes).concat()
+}
+
+fn string_value(text: &str) -> Vec<u8> {
+    [8_u32.to_le_bytes().to_vec(), string(text)].concat()
+}
+
+fn array(kind: u32, count: usize, bytes: Vec<u8>) -> Vec<u8> {
+    [&9_u32.to_le_bytes()[..], &kind.to_le_bytes(), &(count as u64).to_le_bytes(), &bytes].concat()
+}
+
+fn gguf_with(seq_len: usize, name: &str, vocabulary: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let Config { dim, hidden_dim, n_layers, n_heads, n_kv_heads, .. } = SMALL;
     let metadata = [
         ("general.architecture", string_value("llama")),
         ("general.name", string_value(name)),
@@ -151,17 +204,13 @@ pub fn gguf(seq_len: usize, name: &str) -> Vec<u8> {
             "llama.attention.layer_norm_rms_epsilon",
             [6_u32.to_le_bytes(), SMALL.norm_eps.to_le_bytes()].concat(),
         ),
-        ("tokenizer.ggml.model", string_value("llama")),
-        ("tokenizer.ggml.tokens", array(8, vocab_size, tokens)),
-        ("tokenizer.ggml.scores", array(6, vocab_size, vec![0; 4 * vocab_size])),
-        ("tokenizer.ggml.bos_token_id", u32_value(1)),
-        ("tokenizer.ggml.eos_token_id", u32_value(2)),
     ];
     let mut tensors = Vec::new();
     llama2c::places(&SMALL, |tensor, offset| tensors.push((tensor, offset as usize)));
 
     let mut bytes = b"GGUF\x03\0\0\0".to_vec();
-    for count in [tensors.len(), metadata.len()] {
+    let metadata = metadata.iter().chain(vocabulary);
+    for count in [tensors.len(), metadata.clone().count()] {
         bytes.extend((count as u64).to_le_bytes());
     }
     for (key, value) in metadata {
