@@ -16,8 +16,11 @@ use crate::vocabulary::{Vocabulary, VocabularyModel};
 /// The version of the layout of native tensors.
 const LAYOUT: u32 = 1;
 const CHECKSUMS: &str = "llamita.checksums";
+/// What a llama2.c checkpoint had that no other format does, in files that lose nothing else of it either.
+pub(crate) const ROPE_TABLES: &str = "llama2c.rope_tables";
 
 /// Numbers of the types of values.
+const U8: u32 = 0;
 const U32: u32 = 4;
 const I32: u32 = 5;
 const F32: u32 = 6;
@@ -61,6 +64,9 @@ impl GgufFile {
         let mut metadata = metadata(source);
         metadata.u32("general.alignment", 64);
         metadata.u32("llamita.layout", LAYOUT);
+        if let Some(tables) = source.rope_tables().filter(|_| plan.tensors().all(|(_, f)| f == Format::F32)) {
+            metadata.array(ROPE_TABLES, U8, tables.len() as u64, |bytes| bytes.extend(tables));
+        }
         Self::new(metadata, plan, 64, true)
     }
 

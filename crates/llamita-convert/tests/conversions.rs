@@ -486,14 +486,13 @@ fn stories260k_survives_every_way() {
     let mut source = open(&original);
     let device = device(&mut source, F32, F32, Group::Columns(32));
     assert_runs(&device);
-    for bytes in [&device, &version_1] {
-        let again = version_0(&mut open(bytes));
-        // All but rope's tables at the end, which nothing reads.
-        let config = *source.config();
-        let weights = original.len() - 4 * config.seq_len * config.head_size;
-        assert_eq!(again.len(), original.len());
-        assert!(again[..weights] == original[..weights]);
-    }
+    assert!(version_0(&mut open(&device)) == original);
+    let again = version_0(&mut open(&version_1));
+    // All but rope's tables at the end, which this version does not have.
+    let config = *source.config();
+    let weights = original.len() - 4 * config.seq_len * config.head_size;
+    assert_eq!(again.len(), original.len());
+    assert!(again[..weights] == original[..weights]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::mem::take;
 use std::path::Path;
 
 use half::{bf16, f16};
-use llamita::format::Value;
+use llamita::format::{Kind, Value};
 use llamita::weights::{Blocks, Entry, Format, Tensor};
 use llamita::{Config, Model, Tape};
 use llamita_kernels::quantized::{BLOCK_ROWS, Layout};
@@ -15,6 +15,8 @@ use llamita_storage::{ModelFile, Placement};
 use super::{Integers, Source};
 use crate::blocks;
 use crate::error::{Error, Result};
+use crate::gguf::ROPE_TABLES;
+use crate::llama2c;
 use crate::quantize::unpack;
 use crate::vocabulary::{Vocabulary, from_gguf};
 
@@ -24,6 +26,7 @@ pub struct Checkpoint<F> {
     config: Config,
     name: Option<String>,
     vocabulary: Option<Vocabulary>,
+    rope_tables: Option<Vec<u8>>,
     entries: Vec<Entry>,
     /// Bytes as they come from the file, and integers with their scales on the way to numbers.
     bytes: Vec<u8>,
@@ -61,6 +64,7 @@ impl<F: Read + Seek> Checkpoint<F> {
             config,
             name,
             vocabulary,
+            rope_tables: rope_tables(&model, bytes),
             entries,
             bytes: Vec::new(),
             scale_bytes: Vec::new(),
@@ -121,6 +125,19 @@ impl<F: Read + Seek> Checkpoint<F> {
     }
 }
 
+/// The tables of rope, from a checkpoint or as [`crate::gguf::ROPE_TABLES`].
+fn rope_tables(model: &Model<'_>, bytes: &[u8]) -> Option<Vec<u8>> {
+    let config = model.config();
+    let tables = match model.kind() {
+        Kind::Llama2cV0 => &bytes[llama2c::rope_tables(config)],
+        _ => match model.metadata(ROPE_TABLES)? {
+            Value::Array(tables) if tables.bytes.len() == llama2c::rope_tables(config).len() => tables.bytes,
+            _ => return None,
+        },
+    };
+    Some(tables.to_vec())
+}
+
 impl<F: Read + Seek> Source for Checkpoint<F> {
     fn config(&self) -> &Config {
         &self.config
@@ -132,6 +149,10 @@ impl<F: Read + Seek> Source for Checkpoint<F> {
 
     fn vocabulary(&self) -> Option<&Vocabulary> {
         self.vocabulary.as_ref()
+    }
+
+    fn rope_tables(&self) -> Option<&[u8]> {
+        self.rope_tables.as_deref()
     }
 
     fn stored(&self, tensor: Tensor) -> Format {
