@@ -27,19 +27,22 @@ pub struct File {
     pub path: PathBuf,
     /// Its bytes.
     pub content: ModelFile,
+    /// What the file is and how long, where the bytes are those of a model that was repacked.
+    repacked: Option<(Kind, u64)>,
 }
 
 impl File {
     /// Opens a file.
     pub fn open(path: &Path, placement: Placement) -> Result<Self> {
-        Ok(Self { path: path.to_owned(), content: ModelFile::open_in(path, placement)? })
+        Ok(Self { path: path.to_owned(), content: ModelFile::open_in(path, placement)?, repacked: None })
     }
 
     /// Opens a model to run it: one that the engine cannot use in place, as ordinary quantized GGUF and llama2.c
     /// version 2, is repacked into memory. Integers stay as they are where a native format has the like, and
     /// others become eight bits; no tensor is made of floats as a whole.
     pub fn open_model(path: &Path, placement: Placement) -> Result<Self> {
-        if !needs_repacking(&Self::open(path, Placement::Mapped)?)? {
+        let repacked = to_repack(&Self::open(path, Placement::Mapped)?)?;
+        if repacked.is_none() {
             return Self::open(path, placement);
         }
         let refuse = |error: llamita_convert::Error| Error::failure(error);
@@ -60,22 +63,28 @@ impl File {
             image.write(&mut conversion, &mut Cursor::new(bytes))
         });
         let content = content.map_err(|error| memory(&error))?.map_err(|error| refuse(error.at(path)))?;
-        Ok(Self { path: path.to_owned(), content })
+        Ok(Self { path: path.to_owned(), content, repacked })
     }
 
-    /// Its length in bytes.
+    /// Its length in bytes; of a model that was repacked, that in memory.
     pub fn len(&self) -> u64 {
         self.content.bytes().len() as u64
     }
+
+    /// The length of the file itself, in bytes.
+    pub fn stored_len(&self) -> u64 {
+        self.repacked.map_or_else(|| self.len(), |(_, len)| len)
+    }
 }
 
-/// Whether some tensor of a model is stored in blocks that the engine cannot use in place.
-fn needs_repacking(file: &File) -> Result<bool> {
+/// What a model is and how long, if some tensor is stored in blocks that the engine cannot use in place.
+fn to_repack(file: &File) -> Result<Option<(Kind, u64)>> {
     let refuse = |error| Error::file(&file.path, error);
     let header = Model::read(file.content.bytes()).map_err(refuse)?;
     let mut entries = vec![Entry::EMPTY; Tape::len(header.config())];
     header.tape(&mut entries).map_err(refuse)?;
-    Ok(entries.iter().any(|entry| matches!(entry.format, Format::Blocks(_))))
+    let blocks = entries.iter().any(|entry| matches!(entry.format, Format::Blocks(_)));
+    Ok(blocks.then(|| (header.kind(), file.len())))
 }
 
 /// A model file whose header has been read and whose tensors have been found.
@@ -136,7 +145,7 @@ impl<'f> LoadedModel<'f> {
 
     /// The kind of the file.
     pub fn kind(&self) -> Kind {
-        self.header.kind()
+        self.file.repacked.map_or_else(|| self.header.kind(), |(kind, _)| kind)
     }
 }
 

@@ -21,7 +21,8 @@ use commands::{bench, compare, convert, eval, inspect, run, tokenize};
 
 /// Run Llama-family language models that are small enough for small machines
 ///
-/// Models are llama2.c checkpoints (.bin, versions 0 and 1) and GGUF files (F32, F16, BF16).
+/// Models are llama2.c checkpoints (.bin, versions 0, 1 and 2) and GGUF files: those that `llamita convert` writes,
+/// and F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K and Q6_K.
 #[derive(Parser)]
 #[command(name = "llamita", version)]
 enum Command {

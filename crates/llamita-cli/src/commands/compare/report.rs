@@ -225,7 +225,7 @@ impl Setting<'_> {
         Side {
             path: model.file.path.display().to_string(),
             kind: model.kind().to_string(),
-            file_bytes: model.file.len(),
+            file_bytes: model.file.stored_len(),
             vocab_size: model.config().vocab_size,
             nll_per_token: nll / tokens as f64,
             perplexity: (nll / tokens as f64).exp(),
