@@ -6,7 +6,8 @@ pub mod builder;
 use llamita::format::Model;
 use llamita::tokenizer::{TokenizerError, Work};
 use llamita::weights::{Entry, Tape, Tensor};
-use llamita::{Resident, Tokenizer, Weights};
+use llamita::{CacheFormat, Capacity, Engine, Kernels, Resident, Solo, State, Tokenizer, Weights, state_len};
+use zerocopy::IntoBytes;
 
 /// Loads a model file as a program would, and uses what it found.
 pub fn load(bytes: &[u8]) {
@@ -24,9 +25,12 @@ pub fn load(bytes: &[u8]) {
     match model.tape(&mut entries) {
         Ok(tape) => {
             for tensor in Tape::tensors(&config) {
-                let Entry { offset, format, .. } = tape.entry(tensor);
+                let Entry { offset, scales, format } = tape.entry(tensor);
                 assert!(offset != 0 && offset.is_multiple_of(format.alignment()));
-                assert!(offset + tape.bytes(tensor) <= bytes.len() as u64, "{tensor:?}");
+                assert_eq!(scales != 0, format.group().is_some());
+                // Scales that are apart may be anywhere.
+                let end = if scales == 0 { tape.bytes(tensor) } else { 1 } + offset.max(scales);
+                assert!(end <= bytes.len() as u64, "{tensor:?}");
             }
             // An input of the fuzzer is aligned to nothing, and may be refused for that.
             if let Ok(weights) = Resident::new(tape, bytes) {
@@ -42,6 +46,9 @@ pub fn load(bytes: &[u8]) {
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
+    if let Err(error) = model.verify() {
+        assert!(!error.to_string().is_empty());
+    }
     match model.vocabulary() {
         Ok(Some(vocabulary)) => {
             let mut index = vec![0; vocabulary.index_len()];
@@ -52,6 +59,32 @@ pub fn load(bytes: &[u8]) {
         }
         Ok(None) => (),
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Runs the engine on a model file, if that can be used in place.
+pub fn forward(bytes: &[u8]) {
+    // Aligned, which an input of the fuzzer is not.
+    let mut words = vec![0_u64; bytes.len().div_ceil(8)];
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks(8)) {
+        let mut padded = [0; 8];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        *word = u64::from_ne_bytes(padded);
+    }
+    let bytes = &words.as_bytes()[..bytes.len()];
+    let Ok(model) = Model::read(bytes) else { return };
+    let config = *model.config();
+    let mut entries = vec![Entry::EMPTY; Tape::len(&config)];
+    let Ok(tape) = model.tape(&mut entries) else { return };
+    let Ok(weights) = Resident::new(tape, bytes) else { return };
+    for cache in [CacheFormat::F32, CacheFormat::Q8] {
+        let capacity = Capacity { context: 4, batch: 3, logits: 1, cache };
+        let mut memory = vec![f32::NAN; state_len(&config, capacity).unwrap()];
+        let state = State::new(&config, capacity, &mut memory).unwrap();
+        let mut engine = Engine::new(weights, state, Solo, Kernels::detect());
+        // Numbers may be anything, but the pass comes to its end.
+        assert_eq!(engine.forward(&[0, 0, 0], 0, 1).unwrap().len(), config.vocab_size);
+        assert_eq!(engine.forward(&[0], 3, 1).unwrap().len(), config.vocab_size);
     }
 }
 

@@ -4,6 +4,7 @@ mod bare;
 mod host;
 mod neon;
 mod report;
+mod stories;
 mod target;
 mod tools;
 mod wasm;
@@ -48,6 +49,9 @@ const PLAN: &[Step] = &[
     Step { name: "wasm32-simd128", check: || bare::build(wasm::TARGET, wasm::SIMD128) },
     Step { name: "wasm-kernels", check: wasm::kernels },
     Step { name: "neon-kernels", check: neon::kernels },
+    Step { name: "stories", check: stories::native },
+    Step { name: "wasm-stories", check: wasm::stories },
+    Step { name: "neon-stories", check: neon::stories },
     Step { name: "fuzz", check: host::fuzz },
 ];
 

@@ -45,9 +45,12 @@ pub(super) fn place(
     if !same {
         return Err(FormatError::Scales(tensor));
     }
-    for (info, kind) in [(values, I8), (scales, F16)] {
-        if info.kind != kind || matches!(tensor, Tensor::Norm(_)) {
-            return Err(FormatError::TensorType { tensor, found: info.kind });
+    if matches!(tensor, Tensor::Norm(_)) {
+        return Err(FormatError::TensorType { tensor, found: values.kind });
+    }
+    for (part, info, expected) in [("values", values, I8), ("scales", scales, F16)] {
+        if info.kind != expected {
+            return Err(FormatError::QuantizedType { tensor, part, found: info.kind, expected });
         }
     }
     let (rows, columns) = Tape::shape(config, tensor);
@@ -61,9 +64,10 @@ pub(super) fn place(
     let padded = bytes.saturating_mul(2) / bytes_for_two;
     let groups = width / BLOCK_ROWS as u64;
     let group = padded.checked_div(groups).unwrap_or(0);
-    let usual = group == GROUP_STEP as u64 || group == 2 * GROUP_STEP as u64 || group == padded;
+    let step = GROUP_STEP as u64;
+    // Neither zero nor more than a state has memory for.
+    let usual = [step, 2 * step, columns.next_multiple_of(step)].contains(&group);
     if !(usual
-        && group.is_multiple_of(GROUP_STEP as u64)
         && padded <= MAX_COLUMNS as u64
         && padded == columns.next_multiple_of(group)
         && values.dimensions == [padded * bytes_for_two / 2, blocks, 1, 1]

@@ -158,6 +158,17 @@ pub enum FormatError {
     Layout(u64),
     /// A quantized tensor is not followed by its scales.
     Scales(Tensor),
+    /// The values or the scales of a quantized tensor are of a type that they never have.
+    QuantizedType {
+        /// The tensor.
+        tensor: Tensor,
+        /// Values or scales.
+        part: &'static str,
+        /// The type, as ggml numbers it.
+        found: u32,
+        /// The type that the part always has.
+        expected: u32,
+    },
     /// The sizes of a quantized tensor and its scales do not fit the model.
     QuantizedShape {
         /// The tensor.
@@ -421,6 +432,14 @@ impl fmt::Display for FormatError {
                 "tensor {} is quantized and its scales do not follow it: {CONVERT}",
                 gguf::TensorName(tensor)
             ),
+            Self::QuantizedType { tensor, part, found, expected } => {
+                write!(f, "tensor {} is quantized with {part} of ", gguf::TensorName(tensor))?;
+                match gguf::type_name(found) {
+                    Some(name) => f.write_str(name)?,
+                    None => write!(f, "type {found}")?,
+                }
+                write!(f, ", expected {}: {CONVERT}", gguf::type_name(expected).unwrap_or_default())
+            }
             Self::QuantizedShape {
                 tensor,
                 found: [width, height, scales, blocks],

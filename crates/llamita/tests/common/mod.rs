@@ -131,8 +131,20 @@ pub fn logits<W: Weights, T: Team>(
     tokens: &[u32],
     batch: usize,
 ) -> Vec<f32> {
+    logits_with(weights, team, kernels, tokens, batch, CacheFormat::F32)
+}
+
+/// The same, with a format of the cache.
+pub fn logits_with<W: Weights, T: Team>(
+    weights: W,
+    team: T,
+    kernels: Kernels,
+    tokens: &[u32],
+    batch: usize,
+    cache: CacheFormat,
+) -> Vec<f32> {
     let config = *weights.config();
-    let capacity = Capacity { context: tokens.len(), batch, logits: batch, cache: CacheFormat::F32 };
+    let capacity = Capacity { context: tokens.len(), batch, logits: batch, cache };
     // Memory as a chip finds it: anything.
     let mut memory = vec![f32::NAN; state_len(&config, capacity).unwrap()];
     let state = State::new(&config, capacity, &mut memory).unwrap();

@@ -198,7 +198,9 @@ impl Gguf {
     /// A valid file, with f32 tensors in tape order.
     pub fn new(config: &Config) -> Self {
         let size = |size: usize| Value::u32(size as u32);
-        let tokens = ["<unk>", "<s>", "</s>", "a", "b", "c", "d"].map(Value::string);
+        let named = ["<unk>", "<s>", "</s>", "a", "b", "c", "d"];
+        let token = |id: usize| named.get(id).map_or_else(|| format!("a{id}"), |name| name.to_string());
+        let tokens: Vec<_> = (0..config.vocab_size).map(|id| Value::string(&token(id))).collect();
         let metadata = [
             ("general.architecture", Value::string("llama")),
             ("general.name", Value::string("tiny")),
@@ -211,7 +213,7 @@ impl Gguf {
             ("llama.attention.layer_norm_rms_epsilon", Value::f32(config.norm_eps)),
             ("llama.rope.dimension_count", size(config.head_size)),
             ("tokenizer.ggml.model", Value::string("llama")),
-            ("tokenizer.ggml.tokens", Value::array(8, &tokens[..config.vocab_size])),
+            ("tokenizer.ggml.tokens", Value::array(8, &tokens)),
             ("tokenizer.ggml.scores", Value::array(6, &vec![Value::f32(-1.0); config.vocab_size])),
             ("tokenizer.ggml.token_type", Value::array(5, &vec![Value::i32(1); config.vocab_size])),
             ("tokenizer.ggml.bos_token_id", Value::u32(1)),
@@ -271,6 +273,54 @@ impl Gguf {
         self
     }
 
+    /// A valid file as `llamita convert` writes it: all matrices quantized to so many bits, in groups of so
+    /// many columns or of rows, with checksums.
+    pub fn device(config: &Config, bits: u32, group: Option<usize>) -> Self {
+        let mut file = Self::new(config);
+        file.quantize_all(bits, group).seal();
+        file
+    }
+
+    /// Quantizes all matrices that are not quantized yet.
+    pub fn quantize_all(&mut self, bits: u32, group: Option<usize>) -> &mut Self {
+        let matrices = self
+            .tensors
+            .iter()
+            .filter(|tensor| tensor.name.ends_with(".weight") && !tensor.name.contains("norm"));
+        for name in matrices.map(|tensor| tensor.name.clone()).collect::<Vec<_>>() {
+            self.quantize(&name, bits, group);
+        }
+        self
+    }
+
+    /// Quantizes a matrix of f32: integers take its place, and their scales follow.
+    pub fn quantize(&mut self, name: &str, bits: u32, group: Option<usize>) -> &mut Self {
+        let at = self.tensors.iter().position(|tensor| tensor.name == name).unwrap();
+        let tensor = &mut self.tensors[at];
+        let [columns, rows] = [tensor.dimensions[0] as usize, tensor.dimensions[1] as usize];
+        let weights = tensor.data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let group = group.unwrap_or(columns.next_multiple_of(32));
+        let Packed { values, scales } = Packed::new(bits, group, columns, weights);
+
+        let stem = name.strip_suffix(".weight").unwrap();
+        let blocks = rows.div_ceil(8) as u64;
+        let dimensions = |data: &[u8], size| vec![data.len() as u64 / size / blocks, blocks];
+        tensor.name = format!("{stem}.q{bits}");
+        tensor.dimensions = dimensions(&values, 1);
+        tensor.kind = 24;
+        tensor.data = values;
+        let (name, dimensions) = (format!("{stem}.scales"), dimensions(&scales, 2));
+        self.tensors.insert(at + 1, Tensor { name, dimensions, kind: 1, data: scales, offset: None });
+        self.alignment = 64;
+        self.set("general.alignment", Value::u32(64)).set("llamita.layout", Value::u32(1))
+    }
+
+    /// Adds the checksums of the tensors as they are.
+    pub fn seal(&mut self) -> &mut Self {
+        let sums: Vec<_> = self.tensors.iter().map(|tensor| Value::u32(crc32(&tensor.data))).collect();
+        self.set("llamita.checksums", Value::array(4, &sums))
+    }
+
     /// The file.
     pub fn bytes(&self) -> Vec<u8> {
         let mut file = b"GGUF".to_vec();
@@ -296,6 +346,60 @@ impl Gguf {
         file.extend(data);
         file
     }
+}
+
+/// A quantized matrix, as bytes of a file.
+struct Packed {
+    values: Vec<u8>,
+    scales: Vec<u8>,
+}
+
+impl Packed {
+    /// Rounds weights with scales that are powers of two, which half precision has.
+    fn new(bits: u32, group: usize, columns: usize, weights: Vec<f32>) -> Self {
+        let (offset, run) = if bits == 8 { (0, 16) } else { (8, 32) };
+        let limit = (1 << (bits - 1)) - 1;
+        let exponent = |row: &[f32], index: usize| {
+            let largest = row
+                .chunks(group)
+                .nth(index)
+                .map_or(0.0, |part| part.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs())));
+            (-14..15).find(|&exponent| 2_f32.powi(exponent) * limit as f32 >= largest).unwrap()
+        };
+        let (mut values, mut scales) = (Vec::new(), Vec::new());
+        let rows: Vec<&[f32]> = weights.chunks(columns).collect();
+        for block in rows.chunks(8) {
+            let row = |index: usize| block.get(index).copied().unwrap_or_default();
+            let value = |index: usize, column: usize| -> u8 {
+                let weight = row(index).get(column).copied().unwrap_or(0.0);
+                let integer = (weight / 2_f32.powi(exponent(row(index), column / group))).round() as i32;
+                (integer + offset) as u8
+            };
+            for first in (0..columns.next_multiple_of(group)).step_by(run) {
+                for index in 0..8 {
+                    values.extend((first..first + 16).map(|column| match bits {
+                        8 => value(index, column),
+                        _ => value(index, column) | value(index, column + 16) << 4,
+                    }));
+                }
+            }
+            for index in 0..columns.div_ceil(group) {
+                scales.extend((0..8).flat_map(|row_index| {
+                    let row = row(row_index);
+                    let bits = if row.is_empty() { 0 } else { (exponent(row, index) + 15) << 10 };
+                    (bits as u16).to_le_bytes()
+                }));
+            }
+        }
+        Self { values, scales }
+    }
+}
+
+/// CRC-32 as in zip files, bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, &byte| {
+        (0..8).fold(sum ^ u32::from(byte), |sum, _| (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg()))
+    })
 }
 
 /// Damages a file: each four bytes of `edits` are a place, an operation and a byte.

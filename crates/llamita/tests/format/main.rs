@@ -3,6 +3,7 @@
 mod builder;
 #[path = "../common/data.rs"]
 mod data;
+mod device;
 mod gguf;
 mod llama2c;
 
@@ -192,7 +193,8 @@ fn norms_are_finite() {
 #[test]
 fn truncated_files_are_refused_at_every_length() {
     for config in [CONFIG, SHARED] {
-        for file in [Gguf::new(&config).bytes(), v1(&config), v0(&config)] {
+        let device = Gguf::device(&config, 4, Some(32));
+        for file in [Gguf::new(&config).bytes(), device.bytes(), v1(&config), v0(&config)] {
             for len in 0..file.len() {
                 let text = refusal(&file[..len]);
                 assert!(!text.is_empty());
@@ -238,12 +240,13 @@ proptest! {
     #[test]
     fn damaged_files_are_survived(
         mut edits in prop::collection::vec(any::<u8>(), 4..32),
-        file in 0..3,
+        file in 0..4,
         head in any::<bool>(),
     ) {
         let mut bytes = match file {
             0 => v0(&CONFIG),
             1 => v1(&SHARED),
+            2 => Gguf::device(&CONFIG, 8, Some(32)).bytes(),
             _ => Gguf::new(&CONFIG).bytes(),
         };
         // The header is where it hurts.
