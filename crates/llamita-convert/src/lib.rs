@@ -18,6 +18,7 @@ pub mod prune;
 mod quantize;
 mod rope;
 pub mod source;
+pub mod tune;
 pub mod vocabulary;
 
 pub use calibrate::{Calibrated, Calibration};
