@@ -9,7 +9,7 @@ use llamita::state::cache_len;
 use llamita::weights::{Entry, Format, Tape, Tensor};
 use llamita::{CacheFormat, Capacity, Config, Engine, Kernels, Model, Resident, State, state_len};
 use llamita_convert::source::Checkpoint;
-use llamita_convert::{Conversion, GgufFile, Plan, Rounding};
+use llamita_convert::{Conversion, GgufFile, Plan, Quantizer, Rounding, Source};
 use llamita_kernels::Threads;
 use llamita_storage::{ModelFile, Placement};
 
@@ -45,25 +45,33 @@ impl File {
         if repacked.is_none() {
             return Self::open(path, placement);
         }
-        let refuse = |error: llamita_convert::Error| Error::failure(error);
+        let refuse = |error: llamita_convert::Error| Error::failure(error.at(path));
         let mut source = Checkpoint::open(path).map_err(refuse)?;
         let plan = Plan::nearest(&source).map_err(refuse)?;
-        let image = GgufFile::device(&source, &plan);
+        Ok(Self { repacked, ..Self::repack(path, &mut source, &plan, &mut Rounding)? })
+    }
+
+    /// A model as the engine uses it, in memory; `path` is for errors.
+    pub fn repack(
+        path: &Path,
+        source: &mut dyn Source,
+        plan: &Plan,
+        quantizer: &mut dyn Quantizer,
+    ) -> Result<Self> {
+        let image = GgufFile::device(source, plan);
         let memory = |error: &dyn Display| {
             let needed = crate::units::bytes(image.len());
-            Error::file(
-                path,
-                format_args!("repacked it needs {needed} of memory ({error}): use a smaller model"),
-            )
+            let message = format!("repacked it needs {needed} of memory ({error}): use a smaller model");
+            Error::file(path, message)
         };
         let len = usize::try_from(image.len()).map_err(|error| memory(&error))?;
         let content = ModelFile::in_memory(len, |bytes| {
-            let (quantizer, progress) = (&mut Rounding, &mut |_| ());
-            let mut conversion = Conversion { source: &mut source, quantizer, progress };
+            let mut conversion = Conversion { source, quantizer, progress: &mut |_| () };
             image.write(&mut conversion, &mut Cursor::new(bytes))
         });
-        let content = content.map_err(|error| memory(&error))?.map_err(|error| refuse(error.at(path)))?;
-        Ok(Self { path: path.to_owned(), content, repacked })
+        let content = content.map_err(|error| memory(&error))?;
+        let content = content.map_err(|error| Error::failure(error.at(path)))?;
+        Ok(Self { path: path.to_owned(), content, repacked: None })
     }
 
     /// Its length in bytes; of a model that was repacked, that in memory.
@@ -127,6 +135,12 @@ impl<'f> LoadedModel<'f> {
         Ok(all + if self.config().shared_classifier { 0 } else { row })
     }
 
+    /// Its weights.
+    pub fn weights(&self) -> Result<Resident<'_>> {
+        let weights = Resident::new(self.tape()?, self.file.content.bytes());
+        weights.map_err(|error| Error::file(&self.file.path, error))
+    }
+
     /// An engine with this many threads, in memory from [`memory`] for the same capacity.
     pub fn engine<'a>(
         &'a self,
@@ -134,8 +148,7 @@ impl<'f> LoadedModel<'f> {
         memory: &'a mut [f32],
         threads: usize,
     ) -> Result<HostEngine<'a>> {
-        let weights = Resident::new(self.tape()?, self.file.content.bytes());
-        let weights = weights.map_err(|error| Error::file(&self.file.path, error))?;
+        let weights = self.weights()?;
         let state = State::new(self.config(), capacity, memory)?;
         let team = Threads::new(threads).map_err(|error| {
             Error::failure(format_args!("cannot start {threads} threads ({error}): use fewer with --threads"))

@@ -1,5 +1,6 @@
 //! The llamita program: small Llama-family language models on the command line.
 
+mod calibration;
 mod commands;
 mod divergence;
 mod error;

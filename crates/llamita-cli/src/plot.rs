@@ -1,5 +1,6 @@
 //! Plots as SVG: panels under each other, each with its axes and series.
 
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
@@ -44,7 +45,6 @@ pub enum Scale {
 
 impl Scale {
     /// A place for each name: the first at 0, the next at 1, and so on.
-    #[allow(dead_code, reason = "for plots of a model's matrices")]
     pub fn names(names: impl IntoIterator<Item = String>) -> Self {
         Self::Marks(names.into_iter().enumerate().map(|(place, name)| (place as f64, name)).collect())
     }
@@ -64,14 +64,11 @@ pub struct Series {
 
 /// How a series is drawn.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "a plot may want any of them")]
 pub enum Style {
     /// A line through the points.
     Line,
     /// A bar for each point, from 0, or from the end of a logarithmic axis.
     Bars,
-    /// A dot for each point.
-    Dots,
 }
 
 /// The colours, which are told apart by those who do not see all of them (Okabe and Ito, 2008).
@@ -107,6 +104,18 @@ const NAMES_ABREAST: usize = 10;
 
 type Area<DB> = DrawingArea<DB, plotters::coord::Shift>;
 type Failure<DB> = DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>;
+
+/// Refuses to draw over what is read or written otherwise; files that do not exist are none of these.
+pub fn check(plot: &Path, files: &[&Path]) -> Result<()> {
+    let Ok(place) = fs::canonicalize(plot) else { return Ok(()) };
+    match files.iter().find(|&&input| fs::canonicalize(input).is_ok_and(|input| input == place)) {
+        None => Ok(()),
+        Some(_) => Err(Error::usage(format_args!(
+            "--plot names {}, which is read or written otherwise, expected a new file: choose another name",
+            plot.display()
+        ))),
+    }
+}
 
 /// Draws panels under a title, and writes them to a file.
 pub fn save(path: &Path, title: &str, panels: &[Panel]) -> Result<()> {
@@ -186,9 +195,6 @@ impl Panel {
             let elements: Vec<DynElement<'static, DB, (f64, f64)>> = match series.style {
                 Style::Line => {
                     vec![PathElement::new(points.collect::<Vec<_>>(), colour.stroke_width(2)).into_dyn()]
-                }
-                Style::Dots => {
-                    points.map(|point| Circle::new(point, 3, colour.filled()).into_dyn()).collect()
                 }
                 Style::Bars => {
                     // Side by side in four fifths of the place.

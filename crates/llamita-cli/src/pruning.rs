@@ -1,22 +1,18 @@
 //! Pruning the vocabulary of a model on the way from one file to another, and what that costs.
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use llamita::weights::Entry;
-use llamita::{Capacity, Engine, Kernels, Model, Resident, State, Tape, Tokenizer};
+use llamita::Tokenizer;
 use llamita_convert::vocabulary::Encoder;
-use llamita_convert::{Conversion, GgufFile, Plan, Pruned, Rounding, Selection, Source, Usage, Vocabulary};
-use llamita_kernels::{CacheFormat, Threads};
+use llamita_convert::{Plan, Pruned, Rounding, Selection, Source, Usage, Vocabulary};
 use llamita_storage::Placement;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::load::{self, File};
+use crate::load::File;
 use crate::options::{self, positive};
 use crate::output::Table;
 use crate::stories::{self, Stories};
-use crate::threads;
 use crate::units::grouped;
 
 /// Which tokens to keep.
@@ -159,42 +155,9 @@ fn bits_per_byte(
     }
 
     let plan = Plan::nearest(source).map_err(Error::failure)?;
-    let file = GgufFile::device(source, &plan);
-    // As in a file, tensors are at multiples of 64 bytes.
-    let mut memory = vec![0; file.len() as usize + ALIGNMENT];
-    let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-    let image = &mut memory[start..start + file.len() as usize];
-    let mut conversion = Conversion { source, quantizer: &mut Rounding, progress: &mut |_| () };
-    file.write(&mut conversion, &mut Cursor::new(&mut *image)).map_err(Error::failure)?;
-
-    let model = Model::read(image).map_err(Error::failure)?;
-    let mut entries = vec![Entry::EMPTY; Tape::len(&config)];
-    let tape = model.tape(&mut entries).map_err(Error::failure)?;
-    let weights = Resident::new(tape, image).map_err(Error::failure)?;
-    let batch = load::MAX_BATCH;
-    let capacity =
-        Capacity { context: stories.longest().max(1), batch, logits: batch, cache: CacheFormat::F32 };
-    let mut memory = load::memory(&config, capacity)?;
-    let state = State::new(&config, capacity, &mut memory)?;
-    let team = Threads::new(threads::count(None, file.len())).map_err(Error::failure)?;
-    let mut engine = Engine::new(weights, state, team, Kernels::detect());
-    let progress = stories::progress_bar(stories.tokens.len())?;
-    let mut nll = 0.0;
-    for story in &stories.tokens {
-        nll += stories::story_nll(&mut engine, story)?;
-        progress.inc(1);
-    }
-    progress.finish_and_clear();
-    if !nll.is_finite() {
-        return Err(Error::failure(
-            "the model's logits are not finite: its file is damaged, copy or download it again",
-        ));
-    }
-    Ok(stories::bits_per_byte(nll, bytes))
+    let model = File::repack(&text.path, source, &plan, &mut Rounding)?;
+    Ok(stories::bits_per_byte(stories.nll(&model)?, bytes))
 }
-
-/// Of tensors in a file of the engine's own kind, in bytes.
-const ALIGNMENT: usize = 64;
 
 impl Report {
     /// The report as lines.

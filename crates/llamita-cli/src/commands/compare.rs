@@ -2,7 +2,6 @@
 
 mod report;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -102,7 +101,7 @@ struct Worst {
 pub fn run(options: &Options) -> Result<()> {
     let paths = [options.a.as_path(), options.b.as_path()];
     if let Some(plot) = &options.plot {
-        check_plot(plot, &[paths[0], paths[1], &options.stories.text])?;
+        plot::check(plot, &[paths[0], paths[1], &options.stories.text])?;
     }
     let files = [File::open_model(paths[0], Placement::Auto)?, File::open_model(paths[1], Placement::Auto)?];
     let models = [LoadedModel::read(&files[0])?, LoadedModel::read(&files[1])?];
@@ -177,18 +176,6 @@ impl Options {
                 more.len()
             ))),
         }
-    }
-}
-
-/// Refuses to draw over what is read.
-fn check_plot(plot: &Path, inputs: &[&Path]) -> Result<()> {
-    let Ok(place) = fs::canonicalize(plot) else { return Ok(()) };
-    match inputs.iter().find(|&&input| fs::canonicalize(input).is_ok_and(|input| input == place)) {
-        None => Ok(()),
-        Some(_) => Err(Error::usage(format_args!(
-            "--plot names {}, which is read, expected a new file: choose another name",
-            plot.display()
-        ))),
     }
 }
 

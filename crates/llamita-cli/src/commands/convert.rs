@@ -13,11 +13,12 @@ use llamita::weights::Format;
 use llamita_convert::source::{Checkpoint, Folder};
 use llamita_convert::vocabulary::{self, from_llama2c_bin, to_llama2c_bin};
 use llamita_convert::{
-    Conversion, GgufFile, Group, Plan, Precision, Rounding, Source, Vocabulary, VocabularyModel,
-    hugging_face, llama2c,
+    Calibrated, Conversion, GgufFile, Group, Plan, Precision, Quantizer, Rounding, Source, Vocabulary,
+    VocabularyModel, hugging_face, llama2c,
 };
 use llamita_kernels::quantized::Quant;
 
+use crate::calibration::{CalibrationArguments, Quantization};
 use crate::error::{Error, Result};
 use crate::output;
 use crate::pruning::PruningArguments;
@@ -68,6 +69,9 @@ pub struct Options {
 
     #[command(flatten)]
     pruning: PruningArguments,
+
+    #[command(flatten)]
+    calibration: CalibrationArguments,
 
     /// Replace files that exist; never the model that is converted
     #[arg(long)]
@@ -128,17 +132,29 @@ pub fn run(options: &Options) -> Result<()> {
     let (mut source, pruning) = options.pruning.apply(open(options)?)?;
     let source = &mut *source;
     let plan = formats.plan(source, kind)?;
+    let (mut quantization, calibration) =
+        options.calibration.prepare(source, &plan, [&options.input, &options.output])?;
 
-    let (mut rounding, bar) = (Rounding, progress_bar(&plan)?);
-    let mut measured = Measured::new(&mut rounding, plan.config());
-    let mut conversion =
-        Conversion { source, quantizer: &mut measured, progress: &mut |weights| bar.inc(weights) };
+    let bar = progress_bar(&plan)?;
+    let mut calibrated;
+    let (written, quantizer): (&mut dyn Source, &mut dyn Quantizer) = match &mut quantization {
+        Quantization::Rounding => (&mut *source, &mut Rounding),
+        Quantization::Calibrated(calibration) => {
+            calibrated = Calibrated::new(calibration);
+            (&mut *source, &mut calibrated)
+        }
+        Quantization::Tuned(tuned) => (&mut **tuned, &mut Rounding),
+    };
+    let mut measured = Measured::new(quantizer, plan.config());
+    let progress = &mut |weights| bar.inc(weights);
+    let mut conversion = Conversion { source: written, quantizer: &mut measured, progress };
     write(kind, &plan, &output, &mut conversion)?;
     bar.finish_and_clear();
 
     let errors = measured.errors();
     output.publish()?;
-    let report = Report::new(options, kind.describe(), source, &plan, &errors, pruning, start.elapsed());
+    let extras = (pruning, calibration);
+    let report = Report::new(options, kind.describe(), source, &plan, &errors, extras, start.elapsed());
     if options.json { output::json(&report) } else { output::print(&report.text()) }
 }
 

@@ -53,7 +53,8 @@ impl Output {
     /// Neither the model that is read nor, unless it was asked for, any other file is replaced.
     fn check(&self, options: &Options) -> Result<()> {
         let named = [Some(options.input.as_path()), options.tokenizer.as_deref()].into_iter().flatten();
-        let read: Vec<&Path> = named.chain(options.pruning.inputs()).collect();
+        let read: Vec<&Path> =
+            named.chain(options.pruning.inputs()).chain(options.calibration.input()).collect();
         for path in self.paths().filter(|path| path.exists()) {
             let is_read = |read: &Path| match folder(read) {
                 Some(folder) => same(folder, &parent(path)),

@@ -14,8 +14,8 @@ use serde::Serialize;
 use super::{Options, folder};
 use crate::commands::inspect::class;
 use crate::output::{Table, list};
-use crate::pruning;
 use crate::units::{bytes, digits, grouped};
+use crate::{calibration, pruning};
 
 /// Squares of weights, and of what they are off by.
 #[derive(Clone, Copy, Default)]
@@ -91,6 +91,7 @@ pub struct Report {
     tensors: Vec<Tensors>,
     tokenizer: Option<Tokenizer>,
     pruned: Option<pruning::Report>,
+    calibrated: Option<calibration::Report>,
     seconds: f64,
 }
 
@@ -132,7 +133,7 @@ impl Report {
         source: &dyn Source,
         plan: &Plan,
         errors: &Errors,
-        pruning: Option<pruning::Report>,
+        (pruned, calibrated): (Option<pruning::Report>, Option<calibration::Report>),
         time: Duration,
     ) -> Self {
         let tensors = classes(source, plan, errors);
@@ -152,7 +153,8 @@ impl Report {
                 },
                 tokens: vocabulary.tokens.len(),
             }),
-            pruned: pruning,
+            pruned,
+            calibrated,
             seconds: time.as_secs_f64(),
         }
     }
@@ -183,9 +185,10 @@ impl Report {
                 &error.map_or_else(|| "-".to_owned(), |error| format!("{} %", digits(100.0 * error))),
             ]);
         }
-        let pruning =
-            self.pruned.as_ref().map_or_else(String::new, |pruning| format!("\n{}", pruning.text()));
-        format!("{}\n{}{pruning}", list(&facts), table.lines())
+        let pruned = self.pruned.as_ref().map(pruning::Report::text);
+        let calibrated = self.calibrated.as_ref().map(calibration::Report::text);
+        let parts = [Some(list(&facts)), Some(table.lines()), pruned, calibrated];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
     }
 }
 
