@@ -128,10 +128,12 @@ pub fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
     let kind = kind(options)?;
     let formats = Formats::of(options, kind)?;
-    let output = Output::new(options, kind)?;
-    let (mut source, pruning) = options.pruning.apply(open(options)?)?;
+    let mut output = Output::new(options, kind)?;
+    let (mut source, pruning) = options.pruning.apply(open(options, &mut output)?)?;
     let source = &mut *source;
     let plan = formats.plan(source, kind)?;
+    // What is refused is refused before the long part of the work.
+    write_others(kind, &plan, &mut output, source.vocabulary())?;
     let (mut quantization, calibration) =
         options.calibration.prepare(source, &plan, [&options.input, &options.output])?;
 
@@ -148,7 +150,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut measured = Measured::new(quantizer, plan.config());
     let progress = &mut |weights| bar.inc(weights);
     let mut conversion = Conversion { source: written, quantizer: &mut measured, progress };
-    write(kind, &plan, &output, &mut conversion)?;
+    write(kind, &plan, &mut output, &mut conversion)?;
     bar.finish_and_clear();
 
     let errors = measured.errors();
@@ -245,7 +247,7 @@ fn folder(path: &Path) -> Option<&Path> {
 }
 
 /// Opens the model, with its vocabulary as far as one is found.
-fn open(options: &Options) -> Result<Box<dyn Source>> {
+fn open(options: &Options, output: &mut Output) -> Result<Box<dyn Source>> {
     let named = options.tokenizer.as_deref();
     if let Some(folder) = folder(&options.input) {
         return Ok(Box::new(Folder::open(folder, named).map_err(Error::failure)?));
@@ -256,7 +258,10 @@ fn open(options: &Options) -> Result<Box<dyn Source>> {
         source.set_vocabulary(vocabulary::read_file(path, vocab_size).map_err(Error::failure)?);
     } else if source.vocabulary().is_none() {
         match beside(&options.input, vocab_size) {
-            Ok(vocabulary) => source.set_vocabulary(vocabulary),
+            Ok((path, vocabulary)) => {
+                output.protect(path);
+                source.set_vocabulary(vocabulary);
+            }
             // Without one there is still a model, for who has the tokenizer elsewhere.
             Err(error) => output::note(&format!("note: {error}; the result has none")),
         }
@@ -264,12 +269,14 @@ fn open(options: &Options) -> Result<Box<dyn Source>> {
     Ok(Box::new(source))
 }
 
-fn beside(model: &Path, vocab_size: usize) -> Result<Vocabulary> {
-    let file = crate::vocabulary::beside(model, vocab_size)?;
-    vocabulary::read_file(&file.path, vocab_size).map_err(Error::failure)
+fn beside(model: &Path, vocab_size: usize) -> Result<(PathBuf, Vocabulary)> {
+    let path = crate::vocabulary::beside(model, vocab_size)?.path;
+    let vocabulary = vocabulary::read_file(&path, vocab_size).map_err(Error::failure)?;
+    Ok((path, vocabulary))
 }
 
-fn write(kind: Kind, plan: &Plan, output: &Output, conversion: &mut Conversion<'_>) -> Result<()> {
+/// Writes the weights, with all that is in one file with them.
+fn write(kind: Kind, plan: &Plan, output: &mut Output, conversion: &mut Conversion<'_>) -> Result<()> {
     let mut file = output.create()?;
     let written = match kind {
         Kind::Device => GgufFile::device(conversion.source, plan).write(conversion, &mut file),
@@ -277,8 +284,11 @@ fn write(kind: Kind, plan: &Plan, output: &Output, conversion: &mut Conversion<'
         Kind::Llama2c => llama2c::write(conversion, &mut file),
         Kind::Safetensors => hugging_face::write_safetensors(conversion, plan, &mut file),
     };
-    written.map_err(|error| Error::file(output.path(), error))?;
-    let vocabulary = conversion.source.vocabulary();
+    written.map_err(|error| Error::file(output.path(), error))
+}
+
+/// Writes the files that belong to the weights.
+fn write_others(kind: Kind, plan: &Plan, output: &mut Output, vocabulary: Option<&Vocabulary>) -> Result<()> {
     match kind {
         Kind::Device | Kind::Gguf => Ok(()),
         Kind::Llama2c => match vocabulary.filter(|vocabulary| vocabulary.model == VocabularyModel::Llama) {

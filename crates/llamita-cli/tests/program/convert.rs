@@ -113,6 +113,46 @@ fn what_is_read_is_never_replaced() {
 }
 
 #[test]
+fn files_that_end_with_partial_are_like_any_other() {
+    let folder = Folder::with_model();
+    let original = model(&SMALL);
+    let input = folder.write("x.gguf.partial", &original);
+    let out = folder.write("x.gguf", b"something else");
+    llamita(["convert", text(&input), text(&out)]).refused(1, &["already"]);
+    assert!(fs::read(&input).unwrap() == original, "removed by a refusal");
+    llamita(["convert", text(&input), text(&out), "--force"]).ok();
+    assert!(fs::read(&input).unwrap() == original, "replaced");
+    // What a stopped run left does not become a part of this one's result.
+    folder.write("tokenizer.bin.partial", b"junk");
+    let out = folder.path("y.bin");
+    llamita(["convert", text(&input), text(&out)]).ok();
+    assert_eq!(fs::read(folder.path("tokenizer.bin")).unwrap(), tokenizer(SMALL.vocab_size));
+}
+
+#[test]
+fn the_tokenizer_of_the_model_is_never_replaced() {
+    let folder = Folder::with_model();
+    let corpus = folder.write("stories.txt", b"abc abcd<|endoftext|>abcde");
+    let (input, out) = (folder.path("model.bin"), folder.path("pruned.bin"));
+    let arguments = ["convert", text(&input), text(&out), "--prune-vocab", text(&corpus)];
+    llamita(arguments.into_iter().chain(["--keep", "265", "--force"]))
+        .refused(2, &["tokenizer.bin", "is read for the conversion", "folder"]);
+    assert_eq!(fs::read(folder.path("tokenizer.bin")).unwrap(), tokenizer(SMALL.vocab_size));
+    assert!(!out.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn devices_stay_devices() {
+    let folder = Folder::with_model();
+    let link = folder.path("null.gguf");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    let input = folder.path("model.bin");
+    llamita(["convert", text(&input), text(&link), "--force"]).refused(1, &["device", "name a file"]);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+}
+
+#[test]
 fn other_files_are_replaced_only_by_force() {
     let folder = Folder::with_model();
     let (input, out) = (folder.path("model.bin"), folder.write("out.gguf", b"something else"));

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::{Kind, Options, folder};
@@ -22,6 +23,10 @@ pub struct Output {
     path: PathBuf,
     /// Files that may belong to it.
     others: Vec<PathBuf>,
+    /// The tokenizer that was found beside the model, which is read without being named.
+    tokenizer: Option<PathBuf>,
+    /// Those that have been begun under other names, which are nobody else's.
+    begun: Vec<PathBuf>,
     force: bool,
 }
 
@@ -45,7 +50,7 @@ impl Output {
                 path.display()
             )));
         }
-        let output = Self { path, others, force: options.force };
+        let output = Self { path, others, tokenizer: None, begun: Vec::new(), force: options.force };
         output.check(options)?;
         Ok(output)
     }
@@ -56,18 +61,22 @@ impl Output {
         let read: Vec<&Path> =
             named.chain(options.pruning.inputs()).chain(options.calibration.input()).collect();
         for path in self.paths().filter(|path| path.exists()) {
+            if path.is_dir() {
+                return Err(Error::file(path, "this is a directory, expected a file to write: name a file"));
+            }
+            // Even to look whether it is read would wait at a pipe, and a device would become a file.
+            if !path.is_file() {
+                return Err(Error::file(
+                    path,
+                    "this is a pipe or a device, expected a file to write: name a file",
+                ));
+            }
             let is_read = |read: &Path| match folder(read) {
                 Some(folder) => same(folder, &parent(path)),
                 None => same(read, path),
             };
             if read.iter().any(|read| is_read(read)) {
-                return Err(Error::usage(format_args!(
-                    "{} is read for the conversion, expected another file to write: choose another name or folder",
-                    path.display()
-                )));
-            }
-            if path.is_dir() {
-                return Err(Error::file(path, "this is a directory, expected a file to write: name a file"));
+                return Err(is_input(path));
             }
             // A tokenizer.bin that is there may be the very one that would be written: see `also`.
             let may_be_same = path.ends_with(TOKENIZER_BIN);
@@ -87,43 +96,58 @@ impl Output {
         &self.path
     }
 
+    /// Keeps the tokenizer of the model from being replaced.
+    pub fn protect(&mut self, tokenizer: PathBuf) {
+        self.tokenizer = Some(tokenizer);
+    }
+
     /// The file with the weights, to be written.
-    pub fn create(&self) -> Result<File> {
-        let folder = parent(&self.path);
-        let created = fs::create_dir_all(&folder).and_then(|()| File::create(partial(&self.path)));
-        created.map_err(|error| {
+    pub fn create(&mut self) -> Result<File> {
+        self.begin(&self.path.clone())
+    }
+
+    /// A new file that gets this name in the end.
+    fn begin(&mut self, path: &Path) -> Result<File> {
+        let created = fs::create_dir_all(parent(path)).and_then(|()| File::create_new(partial(path)));
+        let file = created.map_err(|error| {
             Error::file(
-                &self.path,
+                path,
                 format_args!("it cannot be created ({error}): check the folder and its permissions"),
             )
-        })
+        })?;
+        self.begun.push(path.to_owned());
+        Ok(file)
     }
 
     /// Writes a file that belongs to it, unless one is there that says the same.
-    pub fn also(&self, name: &str, bytes: &[u8], is_same: impl FnOnce(&[u8]) -> bool) -> Result<()> {
+    pub fn also(&mut self, name: &str, bytes: &[u8], is_same: impl FnOnce(&[u8]) -> bool) -> Result<()> {
         let path = &self.path.with_file_name(name);
         if fs::read(path).is_ok_and(|found| is_same(&found)) {
             return Ok(());
         }
+        if self.tokenizer.as_ref().is_some_and(|tokenizer| same(tokenizer, path)) {
+            return Err(is_input(path));
+        }
         if path.exists() && !self.force {
             return Err(exists(path));
         }
-        fs::write(partial(path), bytes).map_err(|error| not_written(path, &error))
+        self.begin(path)?.write_all(bytes).map_err(|error| not_written(path, &error))
     }
 
     /// Gives the files their names.
-    pub fn publish(&self) -> Result<()> {
-        for path in self.paths().filter(|path| partial(path).exists()) {
+    pub fn publish(&mut self) -> Result<()> {
+        for path in &self.begun {
             fs::rename(partial(path), path).map_err(|error| not_written(path, &error))?;
         }
+        self.begun.clear();
         Ok(())
     }
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
-        for path in self.paths() {
-            // After success there is none.
+        // After success there is none.
+        for path in &self.begun {
             let _ = fs::remove_file(partial(path));
         }
     }
@@ -136,14 +160,22 @@ fn exists(path: &Path) -> Error {
     )
 }
 
+fn is_input(path: &Path) -> Error {
+    Error::usage(format_args!(
+        "{} is read for the conversion, expected another file to write: choose another name or folder",
+        path.display()
+    ))
+}
+
 fn not_written(path: &Path, error: &std::io::Error) -> Error {
     Error::file(path, format_args!("it cannot be written ({error}): check the folder and the space there"))
 }
 
-/// Another name beside the file, so that nobody finds half a model and the rename stays on one disk.
+/// Another name beside the file, so that nobody finds half a model and the rename stays on one disk; no other
+/// run has the same.
 fn partial(path: &Path) -> PathBuf {
     let mut name = path.file_name().map(OsString::from).unwrap_or_default();
-    name.push(".partial");
+    name.push(format!(".{}.partial", std::process::id()));
     path.with_file_name(name)
 }
 
