@@ -453,6 +453,17 @@ fn truncated_files_are_refused_at_every_length() {
 }
 
 #[test]
+fn damaged_weights_do_not_get_new_checksums() {
+    let original = checkpoint(&CONFIG);
+    let mut source = open(&original);
+    let mut native = device(&mut source, Q4, Q8, Group::Columns(32));
+    let last = native.len() - 100;
+    native[last] ^= 1;
+    let error = Checkpoint::new(&native, Cursor::new(&native)).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("checksum"), "{error}");
+}
+
+#[test]
 fn weights_that_are_no_numbers_are_refused() {
     let mut original = checkpoint(&CONFIG);
     let mut place = 0;

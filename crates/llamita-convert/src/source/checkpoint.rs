@@ -54,6 +54,8 @@ impl<F: Read + Seek> Checkpoint<F> {
         let config = *model.config();
         let mut entries = vec![Entry::EMPTY; Tape::len(&config)];
         model.tape(&mut entries)?;
+        // Damaged weights would get checksums that say nothing is wrong with them.
+        model.verify()?;
         let name = match model.metadata("general.name") {
             Some(Value::String(name)) => Some(String::from_utf8_lossy(name).into_owned()),
             _ => None,
