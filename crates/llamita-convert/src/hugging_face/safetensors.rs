@@ -30,6 +30,9 @@ pub(super) struct Place {
     pub offset: u64,
 }
 
+/// Bytes of a header, beyond which Hugging Face's own library refuses one, too.
+const MAX_HEADER: u64 = 100_000_000;
+
 /// Opens a file and reads where its tensors are.
 pub(super) fn open(path: &Path) -> Result<(File, BTreeMap<String, Place>)> {
     let read = || {
@@ -55,7 +58,12 @@ fn header(mut file: impl Read, len: u64) -> Result<BTreeMap<String, Place>> {
     if data > len {
         return Err(truncated(data));
     }
-    // Within the file, and so within memory.
+    if data - 8 > MAX_HEADER {
+        return Err(Error::refused(format_args!(
+            "the header takes {} bytes, expected at most {MAX_HEADER}: the file is damaged, copy or download it again",
+            data - 8
+        )));
+    }
     let mut json = vec![0; (data - 8) as usize];
     file.read_exact(&mut json).map_err(Error::Read)?;
     let damaged = |error: serde_json::Error| {
@@ -123,6 +131,9 @@ mod tests {
         let mut long = whole.clone();
         long[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         assert!(read(&long).unwrap_err().to_string().contains("truncated"));
+        // A file may be larger than memory, and so may what it says of its header.
+        let error = header(&long[..], u64::MAX).unwrap_err().to_string();
+        assert!(error.contains("at most 100000000"), "{error}");
         for (old, new) in
             [("[0, 24]", "[0, 20]"), ("[0, 24]", "[24, 0]"), ("[2, 3]", "[2, 9223372036854775807]")]
         {
