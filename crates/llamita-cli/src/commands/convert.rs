@@ -246,10 +246,26 @@ fn folder(path: &Path) -> Option<&Path> {
     if is_part || path.ends_with("config.json") { parent() } else { None }
 }
 
+/// Refuses a file that is no part of the model in its folder, which would be converted in its place.
+fn check_part(input: &Path, folder: &Path) -> Result<()> {
+    let is_part = input.is_dir()
+        || ["config.json", "model.safetensors"].iter().any(|name| input.ends_with(name))
+        || folder.join("model.safetensors.index.json").exists();
+    if is_part {
+        return Ok(());
+    }
+    Err(Error::usage(format_args!(
+        "{} is no part of a model's folder, expected model.safetensors, or parts with \
+         model.safetensors.index.json: rename it, or name the folder",
+        input.display()
+    )))
+}
+
 /// Opens the model, with its vocabulary as far as one is found.
 fn open(options: &Options, output: &mut Output) -> Result<Box<dyn Source>> {
     let named = options.tokenizer.as_deref();
     if let Some(folder) = folder(&options.input) {
+        check_part(&options.input, folder)?;
         return Ok(Box::new(Folder::open(folder, named).map_err(Error::failure)?));
     }
     let mut source = Checkpoint::open(&options.input).map_err(Error::failure)?;

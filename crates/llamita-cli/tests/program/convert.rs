@@ -222,6 +222,10 @@ fn what_cannot_be_is_refused() {
         .refused(1, &["config.json", "cannot be read"]);
     llamita(["convert", text(&folder.path("none.bin")), text(&out)]).refused(1, &["no such file"]);
     llamita(["convert", text(&folder.path("tokenizer.bin")), text(&out)]).refused(1, &["tokenizer"]);
+    // Another file of the same folder would be converted in its place.
+    let other = folder.write("other.safetensors", b"");
+    llamita(["convert", text(&other), text(&out)])
+        .refused(2, &["other.safetensors", "model.safetensors", "rename"]);
     let out = folder.path("tokenizer.bin");
     llamita(["convert", text(&input), text(&out), "--force"]).refused(2, &["where the tokenizer goes"]);
 }
