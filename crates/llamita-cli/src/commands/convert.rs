@@ -208,6 +208,12 @@ impl Formats {
                 kind.describe()
             )));
         }
+        if options.group.is_some() && ![body, head].iter().any(|all| matches!(all, Storage::Q8 | Storage::Q4))
+        {
+            return Err(Error::usage(
+                "--group is for matrices in q8 or q4, and none is to be: leave it away, or choose one by --quant",
+            ));
+        }
         let group = options.group.unwrap_or(Group::Columns(32));
         Ok(Self { body: body.into(), head: head.into(), group })
     }

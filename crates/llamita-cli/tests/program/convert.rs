@@ -204,6 +204,7 @@ fn what_cannot_be_is_refused() {
     refused(2, "x", &["--quant", "q8"], &["safetensors is written as f32 or f16"]);
     refused(2, "x", &["--quant", "f32", "--head", "f16"], &["for all"]);
     refused(2, "x.gguf", &["--to", "gguf", "--group", "64"], &["--group is for --to device"]);
+    refused(2, "x.gguf", &["--quant", "f32", "--group", "64"], &["--group is for", "q8 or q4", "--quant"]);
     refused(2, "x.gguf", &["--group", "48"], &["expected 32, 64 or row"]);
     refused(2, "x.gguf", &["--quant", "q5"], &["q5"]);
     refused(2, "x.gguf", &["--to", "onnx"], &["onnx", "device", "safetensors"]);
