@@ -76,7 +76,10 @@ pub(super) fn parse(json: &[u8]) -> Result<Parsed> {
         Some(value) => value.as_u64(),
         None => None,
     };
-    let id = |value| id(value).and_then(|id| u32::try_from(id).ok());
+    // Some configs name tokens that their model does not have; the tokenizer knows better.
+    let id = |value| {
+        id(value).and_then(|id| u32::try_from(id).ok()).filter(|&id| (id as usize) < config.vocab_size)
+    };
     Ok(Parsed { config, bos: id(fields.bos_token_id), eos: id(fields.eos_token_id) })
 }
 
@@ -164,6 +167,7 @@ mod tests {
         let newer = json!({"rope_type": "default", "rope_theta": 20000.0});
         assert_eq!(with("rope_parameters", newer).unwrap().config.rope_theta, 20000.0);
         assert!(with("sliding_window", json!(256)).is_ok());
+        assert_eq!(with("eos_token_id", json!(512)).unwrap().eos, None);
     }
 
     #[test]
