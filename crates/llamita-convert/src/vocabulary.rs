@@ -8,6 +8,7 @@ mod sentencepiece;
 
 pub use encoder::{Encoder, Scratch};
 pub use gguf::from_gguf;
+pub(crate) use json::chat_template;
 pub use json::from_tokenizer_json;
 pub use llama2c::{from_llama2c_bin, to_llama2c_bin};
 pub use sentencepiece::from_sentencepiece;

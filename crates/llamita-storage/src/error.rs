@@ -62,7 +62,8 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFound => f.write_str("there is no such file: check the path"),
-            Self::Directory => f.write_str("this is a directory, expected a file: name a file in it"),
+            Self::Directory => f.write_str("this is a directory, expected a file: name a file in it, or make one of a model from Hugging Face with \
+                 `llamita convert`"),
             Self::NotAFile => {
                 f.write_str("this is a device or a pipe, expected a file: save its content as a file first")
             }

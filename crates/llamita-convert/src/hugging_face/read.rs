@@ -16,7 +16,7 @@ use super::safetensors::{self, Place};
 use crate::error::{Error, Result};
 use crate::rope::to_half_split;
 use crate::source::{Source, check_rows, decode};
-use crate::vocabulary::{self, Vocabulary, from_sentencepiece, from_tokenizer_json};
+use crate::vocabulary::{self, Vocabulary, chat_template, from_sentencepiece, from_tokenizer_json};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -227,18 +227,17 @@ fn in_folder(folder: &Path) -> Result<Option<Vocabulary>> {
     let path = folder.join("tokenizer.model");
     if let Some(model) = read_if_there(&path)? {
         let mut vocabulary = from_sentencepiece(&model).map_err(|error| error.at(&path))?;
+        let settings =
+            settings.and_then(|json| serde_json::from_slice::<Value>(&json).ok()).unwrap_or_default();
         if vocabulary.chat_template.is_none() {
-            vocabulary.chat_template = settings.and_then(|json| chat_template(&json));
+            vocabulary.chat_template = chat_template(&settings);
+        }
+        if let Some(add_bos) = settings.get("add_bos_token").and_then(Value::as_bool) {
+            vocabulary.add_bos = add_bos;
         }
         return Ok(Some(vocabulary));
     }
     let path = folder.join("tokenizer.json");
     let Some(json) = read_if_there(&path)? else { return Ok(None) };
     from_tokenizer_json(&json, settings.as_deref()).map(Some).map_err(|error| error.at(&path))
-}
-
-/// The chat template of a `tokenizer_config.json`, where it has one.
-fn chat_template(json: &[u8]) -> Option<String> {
-    let settings: Value = serde_json::from_slice(json).ok()?;
-    Some(settings.get("chat_template")?.as_str()?.to_owned())
 }

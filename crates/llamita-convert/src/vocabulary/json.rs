@@ -310,8 +310,8 @@ fn processors(processor: &Value) -> Vec<&Value> {
     }
 }
 
-/// The chat template; of several, which have names, the default.
-fn chat_template(config: &Value) -> Option<String> {
+/// The chat template of a `tokenizer_config.json`; of several, which have names, the default.
+pub(crate) fn chat_template(config: &Value) -> Option<String> {
     let template = config.get("chat_template")?;
     let named = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
     let of_list = || template.as_array()?.iter().find(named)?.get("template")?.as_str();

@@ -256,7 +256,7 @@ impl fmt::Display for Foreign {
         f.write_str(match self {
             Self::Empty => "it is empty; copy or download it again",
             Self::Safetensors => {
-                "it is safetensors; convert it to GGUF with llama.cpp's convert_hf_to_gguf.py"
+                "it is safetensors; convert its folder with `llamita convert FOLDER model.gguf`"
             }
             Self::Zip => "it is a zip archive; export a PyTorch checkpoint with llama2.c's export.py",
             Self::OldGgml => "it is a predecessor of GGUF; convert the original model to GGUF",

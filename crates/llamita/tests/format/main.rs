@@ -150,7 +150,7 @@ fn other_files_are_named() {
         (b"lmgg\x01", "it is a predecessor of GGUF; convert the original model to GGUF"),
         (
             b"\x20\x00\x00\x00\x00\x00\x00\x00{\"__metadata__\"",
-            "it is safetensors; convert it to GGUF with llama.cpp's convert_hf_to_gguf.py",
+            "it is safetensors; convert its folder with `llamita convert FOLDER model.gguf`",
         ),
         (b"\n <!DOCTYPE html><html>", "it is a web page; download the file itself"),
         (
