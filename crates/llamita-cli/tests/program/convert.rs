@@ -292,3 +292,61 @@ fn stories260k_in_eight_bits_tells_its_stories() {
     let story = llamita(["run", "-m", text(&out), "-t", "0", "--steps", "256", "-q"]).ok();
     assert_eq!(story.trim_end(), reference.trim_end());
 }
+
+#[test]
+fn calibration_reports_what_it_is_worth() {
+    let folder = Folder::with_model();
+    let stories = ["abc bca", "cab abc", "bb ca ab", "aaa b c", "cba cba a"].repeat(5).join("<|endoftext|>");
+    folder.write("stories.txt", stories.as_bytes());
+    let arguments = ["--quant", "q4", "--calibrate", "stories.txt"];
+    let with = |out: &'static str, more: &[&'static str]| -> Value {
+        convert(&folder, &[&["model.bin", out], &arguments[..], more].concat())
+    };
+    let calibrated = &with("calibrated.gguf", &["--tune", "0"])["calibrated"];
+    assert_eq!((&calibrated["stories"], &calibrated["kept_back"]), (&23.into(), &2.into()));
+    assert_eq!(calibrated["perplexity"]["tuned"], Value::Null);
+    let report = with("tuned.gguf", &["--tune", "30", "--plot", "plot.svg"]);
+    let perplexity = |name: &str| report["calibrated"]["perplexity"][name].as_f64().unwrap();
+    assert_eq!(report["calibrated"]["divergence"].as_array().unwrap().len(), 30);
+    // What the report says of the result is what the result does with the stories that were kept back.
+    folder.write(
+        "kept.txt",
+        stories.rsplitn(3, "<|endoftext|>").take(2).collect::<Vec<_>>().join("<|endoftext|>").as_bytes(),
+    );
+    for (file, name) in
+        [("model.bin", "original"), ("calibrated.gguf", "calibrated"), ("tuned.gguf", "tuned")]
+    {
+        let [file, kept] = [file, "kept.txt"].map(|name| folder.path(name));
+        let found = llamita(["eval", text(&file), "--text", text(&kept), "--json"]).json();
+        let (found, expected) = (found["perplexity"].as_f64().unwrap(), perplexity(name));
+        assert!((found - expected).abs() < 1e-9 * expected, "{name}: {found}, {expected}");
+    }
+    // Nearer to the original than what is rounded.
+    let off = |name: &str| (perplexity(name) / perplexity("original")).ln().abs();
+    assert!(off("tuned") < off("rounded"), "{report}");
+    assert!(fs::read_to_string(folder.path("plot.svg")).unwrap().contains("</svg>"));
+    // The same each time.
+    let again = with("again.gguf", &["--tune", "30"]);
+    assert_eq!(again["calibrated"]["perplexity"], report["calibrated"]["perplexity"]);
+    assert!(fs::read(folder.path("again.gguf")).unwrap() == fs::read(folder.path("tuned.gguf")).unwrap());
+}
+
+#[test]
+fn calibration_is_refused_where_it_does_nothing() {
+    let folder = Folder::with_model();
+    folder.write("stories.txt", b"abc<|endoftext|>bca");
+    folder.write("one.txt", b"abc");
+    let refused = |stories: &str, more: &[&str], code: i32, part: &str| {
+        let [model, out, stories] = ["model.bin", "out.gguf", stories].map(|name| folder.path(name));
+        let arguments = ["convert", text(&model), text(&out), "--calibrate", text(&stories)];
+        llamita(arguments.iter().chain(more)).refused(code, &[part]);
+    };
+    for more in [&["--quant", "f32"][..], &["--to", "gguf", "--quant", "q8"]] {
+        refused("stories.txt", more, 2, "--calibrate is for the native q8 and q4");
+    }
+    refused("one.txt", &[], 1, "it has 1 stories, expected 2 or more");
+    let model = folder.path("model.bin");
+    let before = fs::read(&model).unwrap();
+    refused("stories.txt", &["--plot", text(&model)], 2, "--plot names");
+    assert!(fs::read(&model).unwrap() == before && !folder.path("out.gguf").exists());
+}
