@@ -235,7 +235,7 @@ impl Solved {
     }
 }
 
-/// Scales that are worth a trial for a group.
+/// Scales that are worth a trial for a group, all finite.
 fn trial_scales(quant: Quant, numbers: &[f32]) -> impl Iterator<Item = f16> {
     const Q4: [f32; 20] =
         [5.0, 5.3, 5.6, 5.9, 6.2, 6.5, 6.8, 7.0, 7.2, 7.4, 7.6, 7.8, 8.0, 8.2, 8.4, 8.7, 9.0, 9.4, 9.8, 10.5];
@@ -246,7 +246,11 @@ fn trial_scales(quant: Quant, numbers: &[f32]) -> impl Iterator<Item = f16> {
         Quant::Q8 => &Q8,
         Quant::Q4 => &Q4,
     };
-    targets.iter().flat_map(move |target| [far / target, far / -target]).map(f16::from_f32)
+    let half = |scale| f16::from_f32(scale).clamp(f16::MIN, f16::MAX);
+    // The least numbers of half precision are far apart: a scale that was rounded down may be too small.
+    let next = f16::from_bits(half(far / Q8[0]).to_bits() + 1).clamp(f16::MIN, f16::MAX);
+    let next = matches!(quant, Quant::Q8).then_some(next);
+    targets.iter().flat_map(move |target| [far / target, far / -target]).map(half).chain(next)
 }
 
 /// The lower triangle L of L Lᵀ, which is a positive definite matrix: (n, n).
@@ -367,6 +371,27 @@ mod tests {
         let plain = measure(&mut crate::quantize::Rounding);
         let calibrated = measure(&mut Calibrated::new(&calibration));
         assert!(calibrated < 0.6 * plain, "{calibrated} against {plain}");
+    }
+
+    #[test]
+    fn extreme_groups_stay_finite() {
+        let calibration = Calibration::new(&CONFIG);
+        for quant in [Quant::Q8, Quant::Q4] {
+            for number in [0.0, -0.0, 1e-45, -7e-7, 1e-5, 6e4, -6e4, 1e7, -3e38] {
+                let layout = Layout { quant, rows: 1, columns: 64, group: 64 };
+                let (mut row, mut values, mut scales) = ([0.0; 64], [0; 64], [0]);
+                row[5] = number;
+                let tensor = Tensor::Matrix(Matrix::Wq(0));
+                let mut quantizer = Calibrated::new(&calibration);
+                quantizer.quantize(tensor, 0, layout, &row, &mut values, &mut scales).unwrap();
+                let scale = half::f16::from_bits(scales[0]).to_f32();
+                assert!(scale.is_finite(), "{quant:?}: {number} with scale {scale}");
+                let back = f32::from(values[5]) * scale;
+                if (1e-5..6.5e4).contains(&number.abs()) {
+                    assert!((back / number - 1.0).abs() < 0.01, "{quant:?}: {number} became {back}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -91,12 +91,11 @@ impl Kernels {
             Rows::F16(w) | Rows::Bf16(w) => covers_batch(w.len(), rows, x.floats.len(), batch),
             Rows::Quantized(w) => {
                 let x = x.quantized;
-                let groups = if w.fits() { w.groups() * batch } else { 0 };
-                groups > 0
+                w.fits()
                     && w.rows() >= rows
-                    && x.values.len() == w.padded * batch
-                    && x.scales.len() == groups
-                    && x.sums.len() == groups
+                    && w.padded.checked_mul(batch) == Some(x.values.len())
+                    && w.groups().checked_mul(batch) == Some(x.scales.len())
+                    && x.sums.len() == x.scales.len()
             }
         };
         assert!(fits, "operands of one shape");

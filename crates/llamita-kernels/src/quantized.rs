@@ -192,7 +192,8 @@ impl<'a> QuantizedRows<'a> {
             && self.padded.is_multiple_of(self.group)
             && self.padded <= MAX_COLUMNS
             && self.scales.len().is_multiple_of(BLOCK_ROWS * self.groups())
-            && self.values.len() == self.rows() * self.quant.bytes(self.padded)
+            // A shape that nothing fills may have more bytes than addresses of 32 bits count.
+            && self.rows().checked_mul(self.quant.bytes(self.padded)) == Some(self.values.len())
     }
 }
 
@@ -226,6 +227,17 @@ impl<'a> From<&'a [f32]> for Input<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Where addresses have 32 bits, the product of these rows and columns is 0 and more.
+    #[test]
+    fn shapes_beyond_the_addresses_do_not_fit() {
+        let scales = [0; MAX_COLUMNS];
+        for (quant, values) in [(Quant::Q8, &[][..]), (Quant::Q4, &[0; 64]), (Quant::Q8, &[0; 64])] {
+            let rows =
+                QuantizedRows { quant, padded: MAX_COLUMNS, group: MAX_COLUMNS, values, scales: &scales };
+            assert!(!rows.fits(), "{quant:?} of {} bytes", values.len());
+        }
+    }
 
     #[test]
     fn every_weight_has_a_place_of_its_own() {
