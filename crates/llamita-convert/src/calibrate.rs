@@ -187,7 +187,7 @@ impl Solved {
             let start = index * group;
             let end = columns.min(start + group);
             let trials = trial_scales(quant, &row[start..end]);
-            let mut numbers = [0.0; 0].to_vec();
+            let mut numbers = Vec::new();
             let best = trials.map(|trial| {
                 numbers.clear();
                 numbers.extend_from_slice(&row[start..end]);

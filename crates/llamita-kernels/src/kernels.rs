@@ -1,6 +1,6 @@
 //! The choice of an implementation.
 
-use crate::quantized::Input;
+use crate::quantized::{Input, MAX_COLUMNS};
 use crate::{Cache, LANES, Panel, Rows, scalar};
 
 /// One implementation of every kernel, for a CPU that has been seen to support it.
@@ -103,13 +103,16 @@ impl Kernels {
     }
 
     /// Rounds the activations of one token to integers from -127 to 127, each group with a scale of its own, so
-    /// that `value * scale` is within half a scale of `x`.
+    /// that `value * scale` is within half a scale of `x`, or 0 where `x` is below 1e-30.
     ///
     /// `x` is (columns,), `values` (padded,) with padded = columns filled up to a multiple of `group`, `scales`
     /// and `sums`, those of the values, (padded / group,). Values that are not finite make the scale so.
     #[inline]
     pub fn quantize(self, x: &[f32], group: usize, values: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-        assert!(group > 0 && values.len() == x.len().next_multiple_of(group), "groups of the activations");
+        assert!(
+            (1..=MAX_COLUMNS).contains(&group) && values.len() == x.len().next_multiple_of(group),
+            "groups of the activations"
+        );
         let groups = values.len() / group;
         assert!(scales.len() == groups && sums.len() == groups, "a scale and a sum for each group");
         call!(self, quantize(x, group, values, scales, sums))

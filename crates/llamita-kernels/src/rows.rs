@@ -69,6 +69,7 @@ impl Rows<'_> {
             Self::F16(w) => convert::<F16>(w, row, out),
             Self::Bf16(w) => convert::<Bf16>(w, row, out),
             Self::Quantized(w) => {
+                assert!(row < w.rows() && out.len() <= w.padded, "row {row} of {} columns", out.len());
                 for (group, out) in out.chunks_mut(w.group).enumerate() {
                     let scale = w.scale(row, group);
                     for (i, out) in out.iter_mut().enumerate() {

@@ -74,8 +74,7 @@ impl Latent {
     /// From integers, (rows, columns), and the scales as bits, (rows, groups).
     ///
     /// The numbers behind the integers begin with these themselves: as far as can be from the next ones, so that
-    /// only where many gradients agree there is another integer in the end. From the original's weights, many of
-    /// which are near a border, they went to and fro, and the result was worse.
+    /// only where many gradients agree there is another integer in the end.
     pub fn new(integers: Integers, columns: usize, values: &[i8], scales: &[u16]) -> Self {
         let weights = values.iter().map(|&value| Number::new(value.into())).collect();
         let first: Vec<_> = scales.iter().map(|&scale| f16::from_bits(scale).to_f32()).collect();
