@@ -349,6 +349,10 @@ impl Source for Pruned {
         Some(&self.vocabulary)
     }
 
+    fn rope_tables(&self) -> Option<&[u8]> {
+        self.source.rope_tables()
+    }
+
     fn stored(&self, tensor: Tensor) -> Format {
         self.source.stored(tensor)
     }

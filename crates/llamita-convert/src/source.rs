@@ -27,10 +27,8 @@ pub trait Source {
     fn vocabulary(&self) -> Option<&Vocabulary>;
 
     /// What a llama2.c checkpoint of version 0 has for tables of rope, which nothing reads any more: kept so that a
-    /// checkpoint comes back byte for byte.
-    fn rope_tables(&self) -> Option<&[u8]> {
-        None
-    }
+    /// checkpoint comes back byte for byte. There is no default: a source on top of another would lose them silently.
+    fn rope_tables(&self) -> Option<&[u8]>;
 
     /// How a tensor of the model is stored. A classifier that is shared is the embedding.
     fn stored(&self, tensor: Tensor) -> Format;

@@ -268,6 +268,11 @@ impl Source for TunedSource {
         self.vocabulary.as_ref()
     }
 
+    /// Only files with nothing but `f32` have them, of which there is nothing to tune.
+    fn rope_tables(&self) -> Option<&[u8]> {
+        None
+    }
+
     fn stored(&self, tensor: Tensor) -> Format {
         self.tensor(tensor).format
     }

@@ -93,6 +93,10 @@ impl Source for Folder {
         self.vocabulary.as_ref()
     }
 
+    fn rope_tables(&self) -> Option<&[u8]> {
+        None
+    }
+
     fn stored(&self, tensor: Tensor) -> Format {
         self.entries[Tape::index(&self.config, tensor)].1
     }

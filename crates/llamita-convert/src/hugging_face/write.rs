@@ -101,6 +101,10 @@ impl Source for HalfSplit<'_> {
         self.0.vocabulary()
     }
 
+    fn rope_tables(&self) -> Option<&[u8]> {
+        self.0.rope_tables()
+    }
+
     fn stored(&self, tensor: Tensor) -> Format {
         self.0.stored(tensor)
     }
