@@ -3,8 +3,9 @@
 //! Members spin briefly for the next step and then sleep, so a busy machine pays little. A step is open to
 //! whoever is awake: each member begins with its own share of the parts, which stays the same from token to
 //! token and so in its caches, and then helps the others. A member that the system puts aside before it begins
-//! costs its help, not the step. If it is put aside in the middle of a part, the others wait; where such waits
-//! take more time than the team saves, as on a busy machine, the caller works alone for a while.
+//! costs its help, not the step. If it is put aside in the middle of a part, the others wait; on a busy machine
+//! such waits may take more time than the team saves. Therefore the caller works alone from time to time, and goes
+//! on so where that is no slower.
 
 use core::cell::UnsafeCell;
 use core::hint::spin_loop;
@@ -21,10 +22,12 @@ use super::Team;
 /// Looks at the gate before a member sleeps: some tens of microseconds, longer than the steps of a forward
 /// pass are apart, shorter than a time slice.
 const SPINS: usize = 2000;
-/// Time of steps after which it is judged whether the team pays.
-const WINDOW: Duration = Duration::from_millis(20);
-/// How long the caller works alone if it does not, at first and at most; it doubles from time to time.
-const ALONE: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(1000)];
+/// Steps that a pace is taken of: as many as need this time, and no fewer than these, since some are longer than
+/// others. It is some passes of a model.
+const WINDOW: (Duration, u32) = (Duration::from_millis(5), 128);
+/// How long it is worked in the better way before the other is tried, at first and at most; it doubles with each
+/// trial in vain.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(80), Duration::from_millis(1000)];
 /// Parts for each member: enough to share out what an absent member leaves.
 const PARTS_EACH: usize = 4;
 /// More members than this gain nothing on models of this size.
@@ -45,15 +48,64 @@ pub struct Threads {
     judgement: Judgement,
 }
 
-/// Whether the team pays.
+/// Whether the caller works alone, by what was faster last.
+///
+/// How busy a machine is cannot be asked, and waits do not tell: a caller that is put aside itself waits for
+/// nobody. So both ways are measured.
 #[derive(Clone, Copy)]
 struct Judgement {
-    /// Time of the steps of this window, and of the waits at their ends.
-    steps: Duration,
-    waits: Duration,
-    /// The caller works alone until then, and how long that is.
-    alone_until: Option<Instant>,
-    alone: Duration,
+    alone: bool,
+    /// Whether this is the other way than the better one, tried for one window.
+    trial: bool,
+    /// Steps of this window, and their time.
+    steps: u32,
+    time: Duration,
+    /// The time of a step in the last window of the better way.
+    pace: Duration,
+    /// Time that is left until the next trial, and how long that was in the beginning.
+    left: Duration,
+    patience: Duration,
+}
+
+impl Judgement {
+    const NEW: Self = Self {
+        alone: false,
+        trial: false,
+        steps: 0,
+        time: Duration::ZERO,
+        pace: Duration::MAX,
+        left: PATIENCE[0],
+        patience: PATIENCE[0],
+    };
+
+    /// Judges by the time of one more step.
+    fn step(&mut self, time: Duration) {
+        self.steps += 1;
+        self.time += time;
+        if self.time < WINDOW.0 || self.steps < WINDOW.1 {
+            return;
+        }
+        let pace = self.time / self.steps;
+        if !self.trial {
+            self.pace = pace;
+            self.left = self.left.saturating_sub(self.time);
+            if self.left.is_zero() {
+                self.trial = true;
+                self.alone = !self.alone;
+            }
+        } else {
+            self.trial = false;
+            if pace < self.pace {
+                self.pace = pace;
+                self.patience = PATIENCE[0];
+            } else {
+                self.alone = !self.alone;
+                self.patience = (2 * self.patience).min(PATIENCE[1]);
+            }
+            self.left = self.patience;
+        }
+        (self.steps, self.time) = (0, Duration::ZERO);
+    }
 }
 
 struct Shared {
@@ -113,9 +165,7 @@ impl Threads {
             opened: Condvar::new(),
             left: Condvar::new(),
         });
-        let judgement =
-            Judgement { steps: Duration::ZERO, waits: Duration::ZERO, alone_until: None, alone: ALONE[0] };
-        let mut team = Self { shared, workers: Vec::new(), waited: 0, judgement };
+        let mut team = Self { shared, workers: Vec::new(), waited: 0, judgement: Judgement::NEW };
         for member in 1..members.clamp(1, MAX_MEMBERS) {
             let shared = Arc::clone(&team.shared);
             let builder = std::thread::Builder::new().name(std::format!("llamita-{member}"));
@@ -127,36 +177,6 @@ impl Threads {
     /// Number of threads, the caller's included.
     pub fn members(&self) -> usize {
         self.workers.len() + 1
-    }
-
-    /// Whether the caller has to do without the others for now.
-    fn is_alone(&mut self) -> bool {
-        let judgement = &mut self.judgement;
-        if judgement.alone_until.is_some_and(|until| Instant::now() >= until) {
-            judgement.alone_until = None;
-        }
-        judgement.alone_until.is_some()
-    }
-
-    /// Judges by the time of a step, and of the wait at its end, whether the caller is better off alone.
-    fn judge(&mut self, step: Duration, wait: Duration) {
-        self.waited += wait.as_nanos() as u64;
-        let others = self.workers.len() as u32;
-        let judgement = &mut self.judgement;
-        judgement.steps += step;
-        judgement.waits += wait;
-        if judgement.steps < WINDOW {
-            return;
-        }
-        // Alone, the steps would have taken as many times their time without waits as there are members.
-        if judgement.waits > (judgement.steps - judgement.waits) * others {
-            judgement.alone_until = Some(Instant::now() + judgement.alone);
-            judgement.alone = (2 * judgement.alone).min(ALONE[1]);
-        } else {
-            judgement.alone = (judgement.alone / 2).max(ALONE[0]);
-        }
-        judgement.steps = Duration::ZERO;
-        judgement.waits = Duration::ZERO;
     }
 
     /// Does up to [`MAX_PARTS`] parts.
@@ -180,14 +200,13 @@ impl Threads {
         // SAFETY: The gate is closed and nobody is inside, so nobody reads the job.
         unsafe { *self.shared.job.get() = Job { work: Parts::<P, F>::work_erased, data } };
         self.shared.panicked.store(false, SeqCst);
-        let start = Instant::now();
         self.shared.open();
         // Closes the gate also when `work` panics here: members may not outlive the step.
         let mut waited = Duration::ZERO;
         let close = Close { shared: &self.shared, waited: &mut waited };
         step.work_from(0);
         drop(close);
-        self.judge(start.elapsed(), waited);
+        self.waited += waited.as_nanos() as u64;
         assert!(!self.shared.panicked.load(SeqCst), "a member of the team panicked");
         true
     }
@@ -199,11 +218,17 @@ impl Team for Threads {
     }
 
     fn run<P: Send>(&mut self, parts: impl Iterator<Item = P>, work: impl Fn(P) + Sync) {
-        if self.workers.is_empty() || self.is_alone() {
+        if self.workers.is_empty() {
             return parts.for_each(work);
         }
-        let mut parts = parts;
-        while self.step(&mut parts, &work) {}
+        let start = Instant::now();
+        if self.judgement.alone {
+            parts.for_each(work);
+        } else {
+            let mut parts = parts;
+            while self.step(&mut parts, &work) {}
+        }
+        self.judgement.step(start.elapsed());
     }
 
     fn waited(&self) -> u64 {
@@ -417,22 +442,36 @@ mod tests {
     }
 
     #[test]
-    fn a_team_that_does_not_pay_rests() {
+    fn what_is_faster_is_done_and_the_other_tried() {
+        let run = |judgement: &mut Judgement, time: Duration, [team, alone]: [u64; 2]| {
+            let (mut total, mut times) = (Duration::ZERO, [Duration::ZERO; 2]);
+            while total < time {
+                let is_alone = judgement.alone;
+                let step = Duration::from_micros(if is_alone { alone } else { team });
+                judgement.step(step);
+                total += step;
+                times[usize::from(is_alone)] += step;
+            }
+            times.map(|time| time.as_secs_f64() / total.as_secs_f64())
+        };
+        let second = Duration::from_secs(1);
+        let mut judgement = Judgement::NEW;
+        assert!(run(&mut judgement, 10 * second, [50, 90])[0] > 0.97, "an idle machine");
+        run(&mut judgement, 2 * second, [150, 90]);
+        assert!(run(&mut judgement, 10 * second, [150, 90])[1] > 0.97, "a busy one");
+        run(&mut judgement, 2 * second, [50, 90]);
+        assert!(run(&mut judgement, 10 * second, [50, 90])[0] > 0.97, "and idle again");
+        let mut judgement = Judgement::NEW;
+        let first = run(&mut judgement, second, [50, 90]);
+        assert!(first[0] > 0.94, "trials are short from the beginning: {first:?}");
+    }
+
+    #[test]
+    fn a_caller_alone_does_all_parts() {
         let mut team = Threads::new(2).unwrap();
-        let [short, long] = [1, 30].map(Duration::from_millis);
-        team.judge(long, short);
-        assert!(!team.is_alone(), "a wait that is less than what the team saves");
-        team.judge(short, Duration::ZERO);
-        team.judge(long, long);
-        assert!(team.is_alone());
-        let first = team.judgement.alone;
-        team.judge(long, long);
-        assert!(team.judgement.alone > first, "longer each time");
-        team.judgement.alone_until = Some(Instant::now());
-        assert!(!team.is_alone(), "and then another try");
+        team.judgement.alone = true;
         let caller = std::thread::current().id();
-        team.judgement.alone_until = Some(Instant::now() + Duration::from_secs(60));
-        team.run(0..40, |_| assert_eq!(std::thread::current().id(), caller));
+        team.run(0..200, |_| assert_eq!(std::thread::current().id(), caller));
     }
 
     #[test]
