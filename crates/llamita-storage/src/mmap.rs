@@ -25,12 +25,14 @@ pub(crate) fn huge_pages(len: usize, first: usize) -> io::Result<(MmapMut, usize
     // Room to begin at a huge page, wherever the system puts the memory. What is never touched costs nothing.
     let room = len.checked_add(HUGE_PAGE + 64).ok_or(io::ErrorKind::OutOfMemory)?;
     let memory = MmapOptions::new().len(room).map_anon()?;
-    // Without huge pages it is slower, no more. For less than two of them they would be mostly empty.
+    let address = memory.as_ptr().addr();
+    let begin = address.next_multiple_of(HUGE_PAGE) - address;
+    // Without huge pages it is slower, no more. For less than two of them they would be mostly empty, and so would
+    // be one for the end of the bytes.
     #[cfg(target_os = "linux")]
     if len >= 2 * HUGE_PAGE {
-        let _ = memory.advise(memmap2::Advice::HugePage);
+        let whole = len / HUGE_PAGE * HUGE_PAGE;
+        let _ = memory.advise_range(memmap2::Advice::HugePage, begin, whole);
     }
-    let address = memory.as_ptr().addr();
-    let start = address.next_multiple_of(HUGE_PAGE) - address + first.wrapping_neg() % 64;
-    Ok((memory, start))
+    Ok((memory, begin + first.wrapping_neg() % 64))
 }
