@@ -134,8 +134,12 @@ impl Output {
         self.begin(path)?.write_all(bytes).map_err(|error| not_written(path, &error))
     }
 
-    /// Gives the files their names.
+    /// Gives the files their names, once they are on the disk: what they replace is gone then.
     pub fn publish(&mut self) -> Result<()> {
+        for path in &self.begun {
+            let file = File::options().write(true).open(partial(path));
+            file.and_then(|file| file.sync_all()).map_err(|error| not_written(path, &error))?;
+        }
         for path in &self.begun {
             fs::rename(partial(path), path).map_err(|error| not_written(path, &error))?;
         }
