@@ -150,7 +150,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut measured = Measured::new(quantizer, plan.config());
     let progress = &mut |weights| bar.inc(weights);
     let mut conversion = Conversion { source: written, quantizer: &mut measured, progress };
-    write(kind, &plan, &mut output, &mut conversion)?;
+    write(kind, &plan, options, &mut output, &mut conversion)?;
     bar.finish_and_clear();
 
     let errors = measured.errors();
@@ -298,7 +298,13 @@ fn beside(model: &Path, vocab_size: usize) -> Result<(PathBuf, Vocabulary)> {
 }
 
 /// Writes the weights, with all that is in one file with them.
-fn write(kind: Kind, plan: &Plan, output: &mut Output, conversion: &mut Conversion<'_>) -> Result<()> {
+fn write(
+    kind: Kind,
+    plan: &Plan,
+    options: &Options,
+    output: &mut Output,
+    conversion: &mut Conversion<'_>,
+) -> Result<()> {
     let mut file = output.create()?;
     let written = match kind {
         Kind::Device => GgufFile::device(conversion.source, plan).write(conversion, &mut file),
@@ -306,7 +312,10 @@ fn write(kind: Kind, plan: &Plan, output: &mut Output, conversion: &mut Conversi
         Kind::Llama2c => llama2c::write(conversion, &mut file),
         Kind::Safetensors => hugging_face::write_safetensors(conversion, plan, &mut file),
     };
-    written.map_err(|error| Error::file(output.path(), error))
+    written.map_err(|error| {
+        let is_result = matches!(error, llamita_convert::Error::Write(_));
+        Error::failure(error.at(if is_result { output.path() } else { &options.input }))
+    })
 }
 
 /// Writes the files that belong to the weights.

@@ -185,7 +185,8 @@ fn a_failure_leaves_nothing_behind() {
     let input = folder.write("model.bin", &bytes);
     folder.write("tokenizer.bin", &tokenizer(SMALL.vocab_size));
     let out = folder.path("model.gguf");
-    llamita(["convert", text(&input), text(&out)]).refused(1, &["blk.1.ffn_down", "not a number"]);
+    llamita(["convert", text(&input), text(&out)])
+        .refused(1, &["model.bin: weight", "blk.1.ffn_down", "not a number"]);
     assert_eq!(names(&folder), ["model.bin", "tokenizer.bin"]);
 }
 
