@@ -83,13 +83,17 @@ impl CalibrationArguments {
         self.calibrate.as_deref()
     }
 
-    /// Prepares the quantization of a model for a plan, and measures what it is worth; the paths are those of the
-    /// model and of what it becomes.
+    /// The file to draw to.
+    pub fn plot(&self) -> Option<&Path> {
+        self.plot.as_deref()
+    }
+
+    /// Prepares the quantization of a model for a plan, and measures what it is worth; `name` is the model's path.
     pub fn prepare(
         &self,
         source: &mut dyn Source,
         plan: &Plan,
-        [name, output]: [&Path; 2],
+        name: &Path,
     ) -> Result<(Quantization, Option<Report>)> {
         let Some(path) = &self.calibrate else { return Ok((Quantization::Rounding, None)) };
         if !plan.tensors().any(|(_, format)| matches!(format, Format::Quantized { .. })) {
@@ -97,9 +101,6 @@ impl CalibrationArguments {
                 "--calibrate is for the native q8 and q4, nothing else is quantized with it: \
                  give --quant q8 or q4 and an output of kind device",
             ));
-        }
-        if let Some(plot) = &self.plot {
-            plot::check(plot, &[name, output, path])?;
         }
         let text = File::open(path, Placement::HugePages)?;
         let texts = Texts::read(source, &text)?;

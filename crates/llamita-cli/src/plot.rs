@@ -105,16 +105,26 @@ const NAMES_ABREAST: usize = 10;
 type Area<DB> = DrawingArea<DB, plotters::coord::Shift>;
 type Failure<DB> = DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>;
 
-/// Refuses to draw over what is read or written otherwise; files that do not exist are none of these.
+/// Refuses to draw over what is read or written otherwise, and over what is no file; files that do not exist are
+/// none of these.
 pub fn check(plot: &Path, files: &[&Path]) -> Result<()> {
+    if plot.exists() && !plot.is_file() {
+        // A rename would put a file in the place of a device.
+        return Err(Error::file(plot, "this is no file, expected one to draw to: name a file with --plot"));
+    }
     let Ok(place) = fs::canonicalize(plot) else { return Ok(()) };
     match files.iter().find(|&&input| fs::canonicalize(input).is_ok_and(|input| input == place)) {
         None => Ok(()),
-        Some(_) => Err(Error::usage(format_args!(
-            "--plot names {}, which is read or written otherwise, expected a new file: choose another name",
-            plot.display()
-        ))),
+        Some(_) => Err(taken(plot)),
     }
+}
+
+/// The refusal of a plot that would go where something else is.
+pub fn taken(plot: &Path) -> Error {
+    Error::usage(format_args!(
+        "--plot names {}, which is read or written otherwise, expected a new file: choose another name",
+        plot.display()
+    ))
 }
 
 /// Draws panels under a title, and writes them to a file.

@@ -134,8 +134,7 @@ pub fn run(options: &Options) -> Result<()> {
     let plan = formats.plan(source, kind)?;
     // What is refused is refused before the long part of the work.
     write_others(kind, &plan, &mut output, source.vocabulary())?;
-    let (mut quantization, calibration) =
-        options.calibration.prepare(source, &plan, [&options.input, &options.output])?;
+    let (mut quantization, calibration) = options.calibration.prepare(source, &plan, &options.input)?;
 
     let bar = progress_bar(&plan)?;
     let mut calibrated;
@@ -281,7 +280,7 @@ fn open(options: &Options, output: &mut Output) -> Result<Box<dyn Source>> {
     } else if source.vocabulary().is_none() {
         match beside(&options.input, vocab_size) {
             Ok((path, vocabulary)) => {
-                output.protect(path);
+                output.protect(path)?;
                 source.set_vocabulary(vocabulary);
             }
             // Without one there is still a model, for who has the tokenizer elsewhere.

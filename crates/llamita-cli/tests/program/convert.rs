@@ -351,3 +351,32 @@ fn calibration_is_refused_where_it_does_nothing() {
     refused("stories.txt", &["--plot", text(&model)], 2, "--plot names");
     assert!(fs::read(&model).unwrap() == before && !folder.path("out.gguf").exists());
 }
+
+#[test]
+fn a_plot_replaces_nothing_that_is_read_or_written() {
+    let folder = Folder::with_model();
+    folder.write("stories.txt", b"abc<|endoftext|>bca");
+    folder.write("other.txt", b"abc");
+    convert(&folder, &["model.bin", "hf/model.safetensors"]);
+    let before = fs::read(folder.path("hf/config.json")).unwrap();
+    for (input, plot) in [
+        ("model.bin", "stories.txt"),
+        ("model.bin", "other.txt"),
+        ("model.bin", "tokenizer.bin"),
+        ("model.bin", "out.gguf"),
+        ("model.bin", "hf/../out.gguf"),
+        ("hf", "hf/config.json"),
+    ] {
+        let [input, out, plot, stories, other] =
+            [input, "out.gguf", plot, "stories.txt", "other.txt"].map(|name| folder.path(name));
+        let arguments = ["convert", text(&input), text(&out), "--calibrate", text(&stories), "--tune", "0"];
+        let more = ["--prune-vocab", text(&other), "--keep", "270", "--plot", text(&plot)];
+        llamita(arguments.iter().chain(&more)).refused(2, &["--plot names"]);
+    }
+    assert_eq!(fs::read(folder.path("hf/config.json")).unwrap(), before);
+    let [model, out, stories] = ["model.bin", "out.gguf", "stories.txt"].map(|name| folder.path(name));
+    let plot = folder.path("hf");
+    llamita(["convert", text(&model), text(&out), "--calibrate", text(&stories), "--plot", text(&plot)])
+        .refused(1, &["hf: this is no file", "--plot"]);
+    assert!(!out.exists());
+}

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Kind, Options, folder};
 use crate::error::{Error, Result};
+use crate::plot;
 
 /// The tokenizer of llama2.c.
 pub const TOKENIZER_BIN: &str = "tokenizer.bin";
@@ -25,6 +26,8 @@ pub struct Output {
     others: Vec<PathBuf>,
     /// The tokenizer that was found beside the model, which is read without being named.
     tokenizer: Option<PathBuf>,
+    /// What is drawn, which is written apart from these.
+    plot: Option<PathBuf>,
     /// Those that have been begun under other names, which are nobody else's.
     begun: Vec<PathBuf>,
     force: bool,
@@ -50,7 +53,8 @@ impl Output {
                 path.display()
             )));
         }
-        let output = Self { path, others, tokenizer: None, begun: Vec::new(), force: options.force };
+        let plot = options.calibration.plot().map(Path::to_owned);
+        let output = Self { path, others, tokenizer: None, plot, begun: Vec::new(), force: options.force };
         output.check(options)?;
         Ok(output)
     }
@@ -60,6 +64,23 @@ impl Output {
         let named = [Some(options.input.as_path()), options.tokenizer.as_deref()].into_iter().flatten();
         let read: Vec<&Path> =
             named.chain(options.pruning.inputs()).chain(options.calibration.input()).collect();
+        let is_read = |path: &Path| {
+            read.iter().any(|read| match folder(read) {
+                Some(folder) => same(folder, &parent(path)),
+                None => same(read, path),
+            })
+        };
+        let goes_to = |path: &PathBuf, plot: &Path| {
+            path == plot || path.file_name() == plot.file_name() && same(&parent(path), &parent(plot))
+        };
+        if let Some(plot) = &self.plot {
+            plot::check(plot, &[])?;
+            let is_written =
+                self.paths().any(|path| goes_to(path, plot) || path.is_file() && same(path, plot));
+            if is_written || plot.exists() && is_read(plot) {
+                return Err(plot::taken(plot));
+            }
+        }
         for path in self.paths().filter(|path| path.exists()) {
             if path.is_dir() {
                 return Err(Error::file(path, "this is a directory, expected a file to write: name a file"));
@@ -71,11 +92,7 @@ impl Output {
                     "this is a pipe or a device, expected a file to write: name a file",
                 ));
             }
-            let is_read = |read: &Path| match folder(read) {
-                Some(folder) => same(folder, &parent(path)),
-                None => same(read, path),
-            };
-            if read.iter().any(|read| is_read(read)) {
+            if is_read(path) {
                 return Err(is_input(path));
             }
             // A tokenizer.bin that is there may be the very one that would be written: see `also`.
@@ -97,8 +114,12 @@ impl Output {
     }
 
     /// Keeps the tokenizer of the model from being replaced.
-    pub fn protect(&mut self, tokenizer: PathBuf) {
+    pub fn protect(&mut self, tokenizer: PathBuf) -> Result<()> {
+        if let Some(plot) = self.plot.as_ref().filter(|plot| same(plot, &tokenizer)) {
+            return Err(plot::taken(plot));
+        }
         self.tokenizer = Some(tokenizer);
+        Ok(())
     }
 
     /// The file with the weights, to be written.
