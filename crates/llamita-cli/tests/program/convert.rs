@@ -176,6 +176,16 @@ fn other_files_are_replaced_only_by_force() {
 }
 
 #[test]
+fn a_result_is_not_hidden_by_another_model_in_parts() {
+    let folder = Folder::with_model();
+    let [input, out] = ["model.bin", "hf"].map(|name| folder.path(name));
+    fs::create_dir(&out).unwrap();
+    folder.write("hf/model.safetensors.index.json", b"{}");
+    llamita(["convert", text(&input), text(&out), "--force"]).refused(1, &["index.json", "another folder"]);
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+}
+
+#[test]
 fn a_failure_leaves_nothing_behind() {
     let folder = Folder::new();
     let mut bytes = model(&SMALL);

@@ -13,6 +13,8 @@ use crate::plot;
 pub const TOKENIZER_BIN: &str = "tokenizer.bin";
 /// What Hugging Face has beside the weights.
 pub const CONFIG: &str = "config.json";
+/// Where that is, if it is in parts.
+const INDEX: &str = "model.safetensors.index.json";
 /// Its tokenizer, if it is of the SentencePiece kind.
 pub const TOKENIZER_MODEL: &str = "tokenizer.model";
 /// What is to be known of the tokenizer.
@@ -52,6 +54,13 @@ impl Output {
                  model.bin",
                 path.display()
             )));
+        }
+        let index = path.with_file_name(INDEX);
+        if kind == Kind::Safetensors && index.exists() {
+            return Err(Error::file(
+                &index,
+                "this names other files with weights, which would be read in place of the result:                  choose another folder",
+            ));
         }
         let plot = options.calibration.plot().map(Path::to_owned);
         let output = Self { path, others, tokenizer: None, plot, begun: Vec::new(), force: options.force };
