@@ -16,7 +16,7 @@ pub mod llama2c;
 pub mod plan;
 pub mod prune;
 mod quantize;
-mod rope;
+pub mod rope;
 pub mod source;
 pub mod tune;
 pub mod vocabulary;

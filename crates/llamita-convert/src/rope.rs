@@ -4,13 +4,13 @@
 //! has the first elements of all pairs and then the second ones.
 
 /// Where Hugging Face has the row that is `row` with pairs side by side.
-pub(crate) const fn to_half_split(row: usize, head_size: usize) -> usize {
+pub const fn to_half_split(row: usize, head_size: usize) -> usize {
     let (head, i) = (row / head_size, row % head_size);
     head * head_size + i % 2 * (head_size / 2) + i / 2
 }
 
 /// Where pairs are side by side, the row that is `row` for Hugging Face.
-pub(crate) const fn from_half_split(row: usize, head_size: usize) -> usize {
+pub const fn from_half_split(row: usize, head_size: usize) -> usize {
     let (head, i) = (row / head_size, row % head_size);
     let half = head_size / 2;
     head * head_size + i % half * 2 + i / half

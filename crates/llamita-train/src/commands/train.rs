@@ -1,0 +1,223 @@
+//! `llamita-train`: trains a model.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::Device;
+use llamita_convert::{Vocabulary, vocabulary};
+
+use crate::checkpoint::Checkpoint;
+use crate::model::Model;
+use crate::report::Report;
+use crate::settings::Settings;
+use crate::stories::{self, Stories};
+use crate::tokenizer;
+use crate::trainer::{Files, Material, Trainer};
+
+/// Trains a model on texts.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Texts to train on, UTF-8, stories separated by <|endoftext|>
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    text: Vec<PathBuf>,
+
+    /// Texts that are read as well until the last part of the training, such as those that `llamita-train corpus`
+    /// writes
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    extra: Vec<PathBuf>,
+
+    /// The text to validate with [default: every 100th story of --text, which is not trained on]
+    #[arg(long, value_name = "FILE")]
+    validation: Option<PathBuf>,
+
+    /// Shape and training of the model, TOML [default: one million weights, ten thousand steps]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The folder of the model, its checkpoint, its log and its plot; training that was stopped goes on from there
+    #[arg(short, long, value_name = "FOLDER", required = true)]
+    output: PathBuf,
+
+    /// A model whose tokens are used, or a tokenizer.model, .json or .bin [default: learned from --text]
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+
+    /// A model with the same tokens whose predictions are learned as well
+    #[arg(long, value_name = "MODEL")]
+    teacher: Option<PathBuf>,
+
+    /// A model of the same shape and tokens to begin with
+    #[arg(long, value_name = "MODEL")]
+    init: Option<PathBuf>,
+
+    /// Threads, each of which trains with a part of every batch [default: all processors]
+    #[arg(long, value_name = "N")]
+    threads: Option<std::num::NonZeroUsize>,
+
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t)]
+    device: DeviceName,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum DeviceName {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A GPU of NVIDIA's.
+    #[cfg(feature = "cuda")]
+    Cuda,
+    /// A GPU that Vulkan, Metal or DirectX 12 know.
+    #[cfg(feature = "wgpu")]
+    Wgpu,
+}
+
+impl DeviceName {
+    fn device(self) -> Device {
+        match self {
+            Self::Cpu => Device::flex(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Device::cuda(0),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(options: &Options) -> Result<()> {
+    let mut settings = options.config.as_deref().map_or_else(|| Ok(Settings::default()), Settings::read)?;
+    fs::create_dir_all(&options.output).with_context(|| format!("{}", options.output.display()))?;
+    let files = Files { folder: options.output.clone() };
+    let checkpoint = Checkpoint::read(&files.checkpoint())?;
+    if let Some(checkpoint) = &checkpoint {
+        let begun = &checkpoint.progress.settings;
+        if options.config.is_none() {
+            settings = begun.clone();
+        }
+        ensure!(
+            *begun == settings,
+            "{}: the training in this folder was begun with other settings: use these, or another folder",
+            options.output.display()
+        );
+    }
+    let material = material(options, &settings, checkpoint.is_some())?;
+    let done = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.progress.step);
+    let steps = settings.training.steps;
+    let threads = match (options.device, options.threads) {
+        (DeviceName::Cpu, Some(threads)) => threads.get(),
+        (DeviceName::Cpu, None) => std::thread::available_parallelism()?.get(),
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        _ => 1,
+    };
+    let predicted = material.validation.tokens() - material.validation.count();
+    let bits_per_byte = predicted as f64 / material.validation.bytes as f64 / std::f64::consts::LN_2;
+    let mut report = Report::begin(&options.output, done, steps, bits_per_byte)?;
+    report.say(&format!(
+        "{} weights; {} stories of {} tokens, {:.2} bytes each; {} threads",
+        weights(&settings)?,
+        material.stories.count(),
+        material.stories.tokens(),
+        material.stories.bytes as f64 / material.stories.tokens() as f64,
+        threads
+    ));
+    let trainer = Trainer::new(settings, material, checkpoint, options.device.device(), threads)?;
+    trainer.run(&files, &mut report)
+}
+
+fn weights(settings: &Settings) -> Result<usize> {
+    let config = settings.model.config()?;
+    let size = |tensor| {
+        let (rows, columns) = llamita::Tape::shape(&config, tensor);
+        rows * columns
+    };
+    let classifier = config.vocab_size * config.dim;
+    Ok(llamita::Tape::tensors(&config).map(size).sum::<usize>() - classifier)
+}
+
+/// Reads everything that is trained with.
+fn material(options: &Options, settings: &Settings, resumed: bool) -> Result<Material> {
+    let config = settings.model.config()?;
+    let texts = read(&options.text)?;
+    let extra = read(&options.extra)?;
+    let validation = options.validation.as_ref().map(|path| read(std::slice::from_ref(path))).transpose()?;
+    let (texts, validation) = match validation {
+        Some(validation) => (texts, validation),
+        None => set_aside(&texts)?,
+    };
+    let open = |path: &Option<PathBuf>| path.as_deref().map(Model::open).transpose();
+    let (teacher, first) = (open(&options.teacher)?, open(&options.init)?);
+    let saved = options.output.join("tokenizer.bin");
+    let given = [&teacher, &first].into_iter().flatten().next().map(|model| model.vocabulary.clone());
+    let vocabulary = match (&options.tokenizer, given) {
+        (Some(path), _) => read_tokenizer(path, config.vocab_size)?,
+        (None, Some(vocabulary)) => vocabulary,
+        (None, None) if resumed => vocabulary::read_file(&saved, config.vocab_size)?,
+        (None, None) => {
+            let texts = texts.iter().flat_map(|text| stories::split(text));
+            tokenizer::train(texts, config.vocab_size)?
+        }
+    };
+    ensure!(
+        vocabulary.tokens.len() == config.vocab_size,
+        "the tokenizer has {} tokens, model.vocab_size is {}: choose one of these",
+        vocabulary.tokens.len(),
+        config.vocab_size
+    );
+    for (flag, model) in [("--teacher", &teacher), ("--init", &first)] {
+        let Some(model) = model else { continue };
+        ensure!(
+            model.vocabulary.tokens == vocabulary.tokens,
+            "the model of {flag} has other tokens: name it by --tokenizer as well"
+        );
+        if flag == "--init" && model.config != config {
+            bail!("the model of --init has another shape, {:?}, expected {config:?}", model.config);
+        }
+    }
+    fs::write(&saved, vocabulary::to_llama2c_bin(&vocabulary)?)
+        .with_context(|| format!("{}", saved.display()))?;
+    Ok(Material {
+        stories: Stories::encode(&vocabulary, &texts)?,
+        extra: Some(extra)
+            .filter(|extra| !extra.is_empty())
+            .map(|extra| Stories::encode(&vocabulary, &extra))
+            .transpose()?,
+        validation: Stories::encode(&vocabulary, &validation)?,
+        vocabulary,
+        teacher,
+        first,
+    })
+}
+
+fn read(paths: &[PathBuf]) -> Result<Vec<String>> {
+    let read = |path: &PathBuf| fs::read_to_string(path).with_context(|| format!("{}", path.display()));
+    paths.iter().map(read).collect()
+}
+
+/// The tokens of a model, or of a tokenizer's file.
+fn read_tokenizer(path: &Path, vocab_size: usize) -> Result<Vocabulary> {
+    if path.extension().is_some_and(|extension| extension == "gguf") {
+        return Ok(Model::open(path)?.vocabulary);
+    }
+    Ok(vocabulary::read_file(path, vocab_size)?)
+}
+
+/// Every 100th story, or the last one, for validation.
+fn set_aside(texts: &[String]) -> Result<(Vec<String>, Vec<String>)> {
+    let stories: Vec<&str> = texts.iter().flat_map(|text| stories::split(text)).collect();
+    ensure!(
+        stories.len() > 1,
+        "the texts have {} stories, expected 2 or more, or --validation",
+        stories.len()
+    );
+    let every = stories.len().min(100);
+    let (aside, others): (Vec<_>, Vec<_>) =
+        stories.into_iter().enumerate().partition(|(i, _)| (i + 1) % every == 0);
+    let joined = |stories: Vec<(usize, &str)>| {
+        let stories: Vec<&str> = stories.into_iter().map(|(_, story)| story).collect();
+        vec![stories.join("<|endoftext|>")]
+    };
+    Ok((joined(others), joined(aside)))
+}
