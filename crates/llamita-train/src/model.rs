@@ -11,6 +11,8 @@ use llamita_convert::rope::{from_half_split, to_half_split};
 use llamita_convert::source::Checkpoint;
 use llamita_convert::{Conversion, GgufFile, Plan, Precision, Rounding, Source, Vocabulary};
 
+use crate::network;
+
 /// A model in memory: floats in tape order.
 pub struct Model {
     /// Its shape.
@@ -37,7 +39,7 @@ impl Model {
             anyhow::bail!("{}: its classifier is not its embedding, which cannot be trained here", at());
         }
         let mut tensors = Vec::new();
-        for tensor in Tape::tensors(&config) {
+        for tensor in network::tensors(&config) {
             let (rows, columns) = Tape::shape(&config, tensor);
             let mut values = vec![0.0; rows * columns];
             source.read(tensor, 0, &mut values)?;
@@ -108,6 +110,10 @@ impl Source for Reader<'_> {
 
     fn vocabulary(&self) -> Option<&Vocabulary> {
         Some(&self.0.vocabulary)
+    }
+
+    fn rope_tables(&self) -> Option<&[u8]> {
+        None
     }
 
     fn stored(&self, _: Tensor) -> Format {
@@ -205,7 +211,7 @@ mod tests {
         let mut engine = Engine::new(weights, state, Solo, Kernels::detect());
         let expected = engine.forward(&tokens, 0, 60).unwrap();
 
-        let tensors: Vec<Numbers<2>> = Tape::tensors(&model.config)
+        let tensors: Vec<Numbers<2>> = network::tensors(&model.config)
             .zip(&model.tensors)
             .map(|(name, values)| {
                 let (rows, columns) = Tape::shape(&model.config, name);

@@ -15,12 +15,17 @@ use crate::settings::FakeQuant;
 /// processor has to compute it the slow way.
 const HIDDEN: f32 = -70.0;
 
+/// The tensors of a model whose classifier is its embedding, in tape order.
+pub fn tensors(config: &Config) -> impl Iterator<Item = Name> + use<> {
+    Tape::tensors(config).filter(|&tensor| tensor != Name::Matrix(Matrix::Classifier))
+}
+
 /// Random weights to begin with, in tape order: normal, 0.02 wide, and narrower where they write to the residual
 /// stream, which all layers do (Radford et al., 2019); norms are 1.
 pub fn initial(config: &Config, seed: u64) -> Vec<Vec<f32>> {
     let mut random = fastrand::Rng::with_seed(seed);
     let residual = 0.02 / (2.0 * config.n_layers as f32).sqrt();
-    let tensors = Tape::tensors(config).map(|name| {
+    let tensors = tensors(config).map(|name| {
         let (rows, columns) = Tape::shape(config, name);
         let deviation = match name {
             Name::Norm(_) => return vec![1.0; columns],
@@ -255,7 +260,7 @@ mod tests {
     fn weights() -> Vec<Vec<f32>> {
         let mut random = fastrand::Rng::with_seed(5);
         let mut weights = initial(&CONFIG, 3);
-        for (tensor, values) in Tape::tensors(&CONFIG).zip(&mut weights) {
+        for (tensor, values) in super::tensors(&CONFIG).zip(&mut weights) {
             let spread = |value: &mut f32| match tensor {
                 Name::Norm(_) => *value += 0.3 * normal(&mut random),
                 _ => *value *= 12.0,
@@ -272,7 +277,7 @@ mod tests {
 
     fn tensors(values: &[Vec<f32>]) -> Vec<Tensor<2>> {
         let device = Device::flex().autodiff();
-        let tensors = Tape::tensors(&CONFIG).zip(values).map(|(tensor, values)| {
+        let tensors = super::tensors(&CONFIG).zip(values).map(|(tensor, values)| {
             let (rows, columns) = Tape::shape(&CONFIG, tensor);
             Tensor::from_data(TensorData::new(values.clone(), [rows, columns]), &device).require_grad()
         });
@@ -301,7 +306,7 @@ mod tests {
         let leaves = tensors(&values);
         let gradients = loss(&leaves).backward();
         let mut random = fastrand::Rng::with_seed(2);
-        for (place, name) in Tape::tensors(&CONFIG).enumerate().take(values.len()) {
+        for (place, name) in super::tensors(&CONFIG).enumerate() {
             let gradient: Vec<f32> =
                 leaves[place].grad(&gradients).unwrap().into_data().try_to_vec().unwrap();
             let direction: Vec<f32> = gradient.iter().map(|_| normal(&mut random)).collect();

@@ -6,9 +6,10 @@ use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, MuonConfig};
 use burn::tensor::{Bytes, Device, Tensor, TensorData};
-use llamita::weights::{Matrix, Tensor as Name};
+use llamita::weights::Tensor as Name;
 use llamita::{Config, Tape};
 
+use crate::network;
 use crate::settings::{Optimizer, Training};
 
 /// Decay of AdamW's means. The second is that of short runs, whose gradients change quickly.
@@ -37,18 +38,16 @@ pub struct Parameters {
 impl Parameters {
     /// From values in tape order: (rows, columns) each.
     pub fn new(config: &Config, values: &[Vec<f32>], training: &Training, device: &Device) -> Self {
+        let tensors: Vec<_> = network::tensors(config).collect();
         // The layers' matrices in two shards, each for a thread: Muon's steps are long.
-        let kind = |(place, name)| match name {
-            Name::Embedding | Name::Norm(_) => Some(0),
-            Name::Matrix(Matrix::Classifier) => None,
-            Name::Matrix(_) => Some(1 + place % 2),
+        let kind = |place: usize| match tensors[place] {
+            Name::Embedding | Name::Norm(_) => 0,
+            Name::Matrix(_) => 1 + place % 2,
         };
-        let kinds: Vec<_> = Tape::tensors(config).enumerate().map(kind).collect();
         let shard = |index| {
-            let places: Vec<_> = (0..kinds.len()).filter(|&place| kinds[place] == Some(index)).collect();
+            let places: Vec<_> = (0..tensors.len()).filter(|&place| kind(place) == index).collect();
             let tensors = places.iter().map(|&place| {
-                let (rows, columns) =
-                    Tape::shape(config, Tape::tensors(config).nth(place).expect("on the tape"));
+                let (rows, columns) = Tape::shape(config, tensors[place]);
                 let data = TensorData::new(values[place].clone(), [rows, columns]);
                 // The optimizer knows its memory of a tensor by this number, also after a restart.
                 let id = ParamId::from(1 + place as u64);

@@ -119,7 +119,7 @@ fn training_goes_on_where_it_was_killed() {
 #[test]
 fn a_model_writes_a_corpus_and_teaches_another() {
     let folder = Folder::new("corpus");
-    folder.settings("steps = 120\nlearning_rate = 1e-2\n");
+    folder.settings("steps = 400\nlearning_rate = 1e-2\n");
     ok(&mut folder.train("teacher", &[]));
     let corpus = |output: &str, threads: &str| {
         let model = ["corpus", "--model", "teacher/model.gguf", "-o", output];
@@ -128,8 +128,10 @@ fn a_model_writes_a_corpus_and_teaches_another() {
     };
     let text = corpus("one.txt", "1");
     assert!(text.len() >= 2000 && text == corpus("three.txt", "3"));
-    let mut told = text.split("<|endoftext|>").map(str::trim);
-    assert!(told.all(|story| story.is_empty() || story.contains("Once")), "{text}");
+    let told: Vec<&str> =
+        text.split("<|endoftext|>").map(str::trim).filter(|story| !story.is_empty()).collect();
+    let begun = told.iter().filter(|story| story.starts_with("Once upon a")).count();
+    assert!(told.len() >= 10 && begun > told.len() / 2, "{text}");
 
     let before = folder.read("teacher/model.gguf");
     let model = "teacher/model.gguf";
@@ -167,7 +169,7 @@ fn what_cannot_be_trained_is_refused() {
     folder.settings("steps = 3\n");
     refused(&mut folder.train("out", &[]), &["checkpoint.safetensors", "-o"]);
     // Weights that run away end the training with a word on what to do.
-    folder.settings("steps = 60\nlearning_rate = 1e9\nwarmup = 0\n");
+    folder.settings("steps = 60\nlearning_rate = 1e9\n");
     refused(&mut folder.train("wild", &[]), &["the loss is", "lower training.learning_rate"]);
     let names = fs::read_dir(folder.0.join("out")).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(names.into_iter().all(|name| !name.to_string_lossy().ends_with(".tmp")));

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
+use llamita::Tape;
 use llamita_convert::{Vocabulary, vocabulary};
 
 use crate::checkpoint::Checkpoint;
 use crate::model::Model;
+use crate::network;
 use crate::report::Report;
 use crate::settings::Settings;
 use crate::stories::{self, Stories};
@@ -130,11 +132,10 @@ pub fn run(options: &Options) -> Result<()> {
 fn weights(settings: &Settings) -> Result<usize> {
     let config = settings.model.config()?;
     let size = |tensor| {
-        let (rows, columns) = llamita::Tape::shape(&config, tensor);
+        let (rows, columns) = Tape::shape(&config, tensor);
         rows * columns
     };
-    let classifier = config.vocab_size * config.dim;
-    Ok(llamita::Tape::tensors(&config).map(size).sum::<usize>() - classifier)
+    Ok(network::tensors(&config).map(size).sum())
 }
 
 /// Reads everything that is trained with.
