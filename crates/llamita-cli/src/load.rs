@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use llamita::format::{FormatError, Kind};
 use llamita::state::cache_len;
-use llamita::weights::{Entry, Format, Tape, Tensor};
+use llamita::weights::{Entry, Format, Matrix, Tape, Tensor};
 use llamita::{CacheFormat, Capacity, Config, Engine, Kernels, Model, Resident, State, state_len};
 use llamita_convert::source::Checkpoint;
 use llamita_convert::{Conversion, GgufFile, Plan, Quantizer, Rounding, Source};
 use llamita_kernels::Threads;
 use llamita_storage::{ModelFile, Placement};
 
+use crate::builtin::BuiltIn;
 use crate::error::{Error, Result};
 
 /// An engine on a machine with an operating system.
@@ -37,13 +38,23 @@ impl File {
         Ok(Self { path: path.to_owned(), content: ModelFile::open_in(path, placement)?, repacked: None })
     }
 
+    /// A model that is part of the program.
+    pub fn of_program(model: &'static BuiltIn) -> Self {
+        Self { path: model.name.into(), content: ModelFile::of_program(model.bytes()), repacked: None }
+    }
+
+    /// Opens a model as it is: that of the program which has this name, or a file.
+    pub fn open_as_is(path: &Path, placement: Placement) -> Result<Self> {
+        BuiltIn::find(path).map_or_else(|| Self::open(path, placement), |model| Ok(Self::of_program(model)))
+    }
+
     /// Opens a model to run it: one that the engine cannot use in place, as ordinary quantized GGUF and llama2.c
     /// version 2, is repacked into memory. Integers stay as they are where a native format has the like, and
     /// others become eight bits; no tensor is made of floats as a whole.
     pub fn open_model(path: &Path, placement: Placement) -> Result<Self> {
-        let repacked = to_repack(&Self::open(path, Placement::Mapped)?)?;
+        let repacked = to_repack(&Self::open_as_is(path, Placement::Mapped)?)?;
         if repacked.is_none() {
-            return Self::open(path, placement);
+            return Self::open_as_is(path, placement);
         }
         let refuse = |error: llamita_convert::Error| Error::failure(error.at(path));
         let mut source = Checkpoint::open(path).map_err(refuse)?;
@@ -118,6 +129,18 @@ impl<'f> LoadedModel<'f> {
     /// The model's shape.
     pub fn config(&self) -> &Config {
         self.header.config()
+    }
+
+    /// Its weights, those of a shared classifier once.
+    pub fn parameters(&self) -> usize {
+        let config = self.config();
+        let own =
+            |&tensor: &Tensor| !config.shared_classifier || tensor != Tensor::Matrix(Matrix::Classifier);
+        let size = |tensor| {
+            let (rows, columns) = Tape::shape(config, tensor);
+            rows * columns
+        };
+        Tape::tensors(config).filter(own).map(size).sum()
     }
 
     /// Its tensors.

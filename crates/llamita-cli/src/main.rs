@@ -1,5 +1,6 @@
 //! The llamita program: small Llama-family language models on the command line.
 
+mod builtin;
 mod calibration;
 mod commands;
 mod divergence;
@@ -18,12 +19,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use commands::{bench, compare, convert, eval, inspect, run, tokenize};
+use commands::{bench, compare, convert, eval, inspect, models, run, tokenize};
 
 /// Run Llama-family language models that are small enough for small machines
 ///
 /// Models are llama2.c checkpoints (.bin, versions 0, 1 and 2) and GGUF files: those that `llamita convert` writes,
-/// and F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K and Q6_K.
+/// and F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K and Q6_K. Without one, the program's own tells the story.
 #[derive(Parser)]
 #[command(name = "llamita", version)]
 enum Command {
@@ -34,6 +35,7 @@ enum Command {
     Compare(compare::Options),
     Tokenize(tokenize::Options),
     Bench(bench::Options),
+    Models(models::Options),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Compare(options) => compare::run(&options),
         Command::Tokenize(options) => tokenize::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Models(options) => models::run(&options),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

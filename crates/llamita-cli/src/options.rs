@@ -9,6 +9,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use llamita::CacheFormat;
 
+use crate::builtin;
 use crate::error::{Error, Result};
 use crate::threads;
 
@@ -55,7 +56,8 @@ fn thread_count(text: &str) -> std::result::Result<usize, String> {
 /// The model, as commands take it that work on nothing else.
 #[derive(clap::Args)]
 pub struct ModelArgument {
-    /// The model file: a llama2.c checkpoint or GGUF
+    /// The model file, a llama2.c checkpoint or GGUF, or the name of a model that `llamita models` lists
+    /// [default: tiny]
     #[arg(value_name = "MODEL")]
     positional: Option<PathBuf>,
 
@@ -71,11 +73,11 @@ impl ModelArgument {
     }
 }
 
-/// The one model that was named, as an argument or as an option.
+/// The one model that was named, as an argument or as an option; without any, the first of the program's own.
 pub fn one_model<'a>(positional: Option<&'a Path>, option: Option<&'a Path>) -> Result<&'a Path> {
     match (positional, option) {
         (Some(path), None) | (None, Some(path)) => Ok(path),
-        (None, None) => Err(Error::usage(format_args!("no model is named, expected one: {NAME_A_MODEL}"))),
+        (None, None) => Ok(Path::new(builtin::ALL[0].name)),
         (Some(first), Some(second)) => Err(Error::usage(format_args!(
             "two models are named, {} and {}, expected one: name it as an argument or with --model",
             first.display(),
@@ -155,10 +157,6 @@ impl CacheArgument {
         self.choice.format()
     }
 }
-
-/// What to do without a model.
-const NAME_A_MODEL: &str = "give its path with --model; a small one to begin with is \
-    stories260K/stories260K.bin, with tok512.bin beside it, from https://huggingface.co/karpathy/tinyllamas";
 
 /// A text given as an argument; `-` stands for standard input, without the newline at its end.
 pub fn text(argument: OsString, what: &str) -> Result<String> {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -41,10 +42,17 @@ const COPY_FROM: u64 = 4 << 20;
 /// reads the file while it is opened; [`Placement::Auto`] may map it.
 #[derive(Debug)]
 pub struct ModelFile {
-    memory: Mmap,
-    start: usize,
-    len: usize,
+    memory: Memory,
     placement: Placement,
+}
+
+/// Who has the bytes.
+#[derive(Debug)]
+enum Memory {
+    /// A part of a map, or of memory of this process.
+    Own(Mmap, Range<usize>),
+    /// The program.
+    Program(&'static [u8]),
 }
 
 impl ModelFile {
@@ -97,7 +105,7 @@ impl ModelFile {
     }
 
     fn mapped(file: &File, len: usize) -> Result<Self, Reason> {
-        Ok(Self { memory: mmap::map(file, len)?, start: 0, len, placement: Placement::Mapped })
+        Ok(Self { memory: Memory::Own(mmap::map(file, len)?, 0..len), placement: Placement::Mapped })
     }
 
     fn copied(file: &mut File, len: usize) -> Result<Self, Reason> {
@@ -110,7 +118,7 @@ impl ModelFile {
         file.read_exact(&mut bytes[read..])?;
         // Nothing may write here any more, and nothing can.
         let memory = memory.make_read_only()?;
-        Ok(Self { memory, start, len, placement: Placement::HugePages })
+        Ok(Self { memory: Memory::Own(memory, start..start + len), placement: Placement::HugePages })
     }
 
     /// A file of `len` bytes that is only in memory: `write` makes its content, from zeros. The first byte is at
@@ -128,12 +136,20 @@ impl ModelFile {
         }
         // Nothing may write here any more, and nothing can.
         let memory = memory.make_read_only()?;
-        Ok(Ok(Self { memory, start, len, placement: Placement::HugePages }))
+        Ok(Ok(Self { memory: Memory::Own(memory, start..start + len), placement: Placement::HugePages }))
+    }
+
+    /// A file that is part of the program, at a multiple of 64 bytes: mapped, as the whole program is.
+    pub const fn of_program(bytes: &'static [u8]) -> Self {
+        Self { memory: Memory::Program(bytes), placement: Placement::Mapped }
     }
 
     /// The bytes of the file.
     pub fn bytes(&self) -> &[u8] {
-        &self.memory[self.start..self.start + self.len]
+        match &self.memory {
+            Memory::Own(memory, range) => &memory[range.clone()],
+            Memory::Program(bytes) => bytes,
+        }
     }
 
     /// Where the bytes are held: [`Placement::Mapped`] or [`Placement::HugePages`].

@@ -6,7 +6,7 @@ mod neon;
 mod report;
 mod stories;
 mod target;
-mod tools;
+pub mod tools;
 mod wasm;
 
 use std::env;

@@ -1,6 +1,7 @@
 //! The project's chores, run as `cargo xtask COMMAND`.
 
 mod ci;
+mod golden;
 mod random_model;
 
 use std::process::ExitCode;
@@ -12,12 +13,14 @@ use clap::Parser;
 #[command(name = "xtask", bin_name = "cargo xtask")]
 enum Chore {
     Ci(ci::Options),
+    Golden(golden::Options),
     RandomModel(random_model::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Ci(options) => ci::run(&options),
+        Chore::Golden(options) => golden::run(&options),
         Chore::RandomModel(options) => random_model::run(&options),
     };
     match outcome {

@@ -3,6 +3,7 @@
 mod files;
 mod report;
 
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use llamita_convert::{
 };
 use llamita_kernels::quantized::Quant;
 
+use crate::builtin::BuiltIn;
 use crate::calibration::{CalibrationArguments, Quantization};
 use crate::error::{Error, Result};
 use crate::output;
@@ -272,6 +274,10 @@ fn open(options: &Options, output: &mut Output) -> Result<Box<dyn Source>> {
     if let Some(folder) = folder(&options.input) {
         check_part(&options.input, folder)?;
         return Ok(Box::new(Folder::open(folder, named).map_err(Error::failure)?));
+    }
+    if let Some(model) = BuiltIn::find(&options.input) {
+        let source = Checkpoint::new(model.bytes(), Cursor::new(model.bytes())).map_err(Error::failure)?;
+        return Ok(Box::new(source));
     }
     let mut source = Checkpoint::open(&options.input).map_err(Error::failure)?;
     let vocab_size = source.config().vocab_size;

@@ -106,7 +106,7 @@ struct TokenizerFacts {
 
 /// Inspect the model.
 pub fn run(options: &Options) -> Result<()> {
-    let file = File::open(options.model.path()?, Placement::Mapped)?;
+    let file = File::open_as_is(options.model.path()?, Placement::Mapped)?;
     let model = LoadedModel::read(&file)?;
     let config = *model.config();
     let tape = model.tape()?;

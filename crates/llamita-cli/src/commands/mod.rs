@@ -5,5 +5,6 @@ pub mod compare;
 pub mod convert;
 pub mod eval;
 pub mod inspect;
+pub mod models;
 pub mod run;
 pub mod tokenize;

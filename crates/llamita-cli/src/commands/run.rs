@@ -27,7 +27,8 @@ pub struct Options {
     /// Without a prompt the model begins by itself.
     prompt: Option<OsString>,
 
-    /// The model file: a llama2.c checkpoint or GGUF
+    /// The model file, a llama2.c checkpoint or GGUF, or the name of a model that `llamita models` lists
+    /// [default: tiny]
     #[arg(short, long, value_name = "PATH")]
     model: Option<PathBuf>,
 

@@ -60,7 +60,7 @@ pub fn run(options: &Options) -> Result<()> {
     let path = options::one_model(model, options.model.as_deref())?;
     let text = options::text(text.clone(), "text")?;
 
-    let file = File::open(path, Placement::Mapped)?;
+    let file = File::open_as_is(path, Placement::Mapped)?;
     let model = LoadedModel::read(&file)?;
     let mut vocabulary = Vocabulary::find(&model, options.tokenizer.path())?;
     let tokenizer = vocabulary.tokenizer()?;

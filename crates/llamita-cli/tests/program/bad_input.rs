@@ -21,10 +21,7 @@ fn run_with(options: &[&str]) -> Ended {
 }
 
 #[test]
-fn a_model_must_be_named() {
-    llamita(["run"]).refused(2, &["no model", "--model", "karpathy/tinyllamas", "tok512.bin"]);
-    llamita(["inspect"]).refused(2, &["no model"]);
-    llamita(["bench"]).refused(2, &["no model"]);
+fn what_is_needed_must_be_named() {
     llamita(["tokenize", "model.bin"]).refused(2, &["a model and a text are expected"]);
     llamita(["tokenize"]).refused(2, &["a model and a text are expected"]);
     llamita(["eval", "model.bin"]).refused(2, &["--text"]);

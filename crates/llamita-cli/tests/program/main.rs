@@ -1,6 +1,7 @@
 //! The llamita program from outside: what it prints, what it refuses, and how it ends.
 
 mod bad_input;
+mod builtin;
 mod commands;
 mod compare;
 mod convert;

@@ -1,7 +1,5 @@
 //! Stories of quantized models, which every machine must tell alike to the byte.
 
-use std::env;
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -11,9 +9,8 @@ use tempfile::TempDir;
 use super::report::Outcome;
 use super::tools::{cargo, output, run};
 
-/// The model and its vocabulary, in the folder of the test data.
-const MODEL: &str = "data/models/stories260K.bin";
-const VOCABULARY: &str = "data/models/tok512.bin";
+/// The model.
+const MODEL: &str = "models/nano.gguf";
 
 /// How the model is quantized, as arguments of `llamita convert`.
 const FORMATS: [(&str, &[&str]); 7] = [
@@ -34,7 +31,7 @@ pub const EXAMPLE: [&str; 4] = ["--package", "llamita", "--example", "story"];
 
 /// Scalar kernels and the best ones of this machine, alone and in a team.
 pub fn native() -> Result<Outcome> {
-    let Some(stories) = Stories::prepare()? else { return Ok(missing()) };
+    let stories = Stories::prepare()?;
     for arguments in [
         &["--scalar", "--threads", "2"][..],
         &["--scalar", "--threads", "3"],
@@ -54,11 +51,6 @@ fn this_machine(arguments: &[&str]) -> Command {
     command
 }
 
-/// What to say where there is no model to convert.
-pub fn missing() -> Outcome {
-    Outcome::Missing(format!("set LLAMITA_TEST_DATA to a folder with {MODEL} (see CONTRIBUTING.md)"))
-}
-
 /// Models in every quantized format, and the stories that the scalar kernels tell of them.
 pub struct Stories {
     /// Holds the models.
@@ -69,19 +61,15 @@ pub struct Stories {
 }
 
 impl Stories {
-    /// Convert the model and tell its stories; none where there is no test data.
-    pub fn prepare() -> Result<Option<Self>> {
-        let Some(data) = env::var_os("LLAMITA_TEST_DATA").map(PathBuf::from) else { return Ok(None) };
-        // Commands run at the root of the workspace.
-        let data =
-            fs::canonicalize(&data).with_context(|| format!("LLAMITA_TEST_DATA: {}", data.display()))?;
+    /// Convert the model and tell its stories.
+    pub fn prepare() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut models = Vec::new();
         for (name, format) in FORMATS {
             let model = folder.path().join(name).with_extension("gguf");
             let mut command = cargo("run");
             command.args(["--quiet", "--package", "llamita-cli", "--", "convert", "--json"]).args(format);
-            command.arg("--tokenizer").arg(data.join(VOCABULARY)).arg(data.join(MODEL)).arg(&model);
+            command.arg(MODEL).arg(&model);
             output(&mut command)?;
             models.push(model);
         }
@@ -98,7 +86,7 @@ impl Stories {
             ensure!(parts(&told).count() == FORMATS.len(), "{told}");
             stories.expected[at] = told;
         }
-        Ok(Some(stories))
+        Ok(stories)
     }
 
     /// Compare the stories that a program tells with those of the scalar kernels. Where a unit is named, the

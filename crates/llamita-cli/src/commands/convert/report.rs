@@ -12,6 +12,7 @@ use llamita_kernels::quantized::Layout;
 use serde::Serialize;
 
 use super::{Options, folder};
+use crate::builtin::BuiltIn;
 use crate::commands::inspect::class;
 use crate::output::{Table, list};
 use crate::units::{bytes, digits, grouped};
@@ -198,7 +199,10 @@ fn bits(bytes: u64, weights: u64) -> f64 {
 
 /// Bytes of a file, or of the weights in the folder of a model.
 fn size(path: &Path) -> u64 {
-    let len = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let len = |path: &Path| match BuiltIn::find(path) {
+        Some(model) => model.bytes().len() as u64,
+        None => fs::metadata(path).map_or(0, |metadata| metadata.len()),
+    };
     match folder(path) {
         Some(folder) => {
             let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
