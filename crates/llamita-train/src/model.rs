@@ -154,6 +154,8 @@ mod tests {
     use burn::tensor::{Device, Tensor as Numbers, TensorData};
     use llamita::weights::Entry;
     use llamita::{CacheFormat, Capacity, Engine, Kernels, Resident, Solo, State, state_len};
+    use llamita_convert::{Group, hugging_face, llama2c, vocabulary};
+    use llamita_kernels::quantized::Quant;
     use llamita_storage::ModelFile;
 
     fn model() -> Model {
@@ -224,6 +226,56 @@ mod tests {
         let size = expected.iter().fold(0.0_f32, |most, logit| most.max(logit.abs()));
         println!("logits up to {size} differ by at most {difference}");
         assert!(size > 1.0 && difference < 1e-4, "{difference} of {size}");
+    }
+
+    /// Every form that llamita-convert writes has the weights of the trainer, or what they are rounded to.
+    #[test]
+    fn it_is_written_in_every_form() {
+        let (model, folder) = (model(), Folder::new("forms"));
+        let config = &model.config;
+        let convert =
+            |name: &str, write: &dyn Fn(&mut Conversion<'_>, &mut File) -> llamita_convert::Result<()>| {
+                let path = folder.0.join(name);
+                let (source, quantizer) = (&mut model.reader(), &mut Rounding);
+                let mut conversion = Conversion { source, quantizer, progress: &mut |_| () };
+                write(&mut conversion, &mut File::create(&path).unwrap()).unwrap();
+                path
+            };
+        let largest = |source: &mut dyn Source| {
+            let mut largest = 0.0_f32;
+            for tensor in network::tensors(config) {
+                let (rows, columns) = Tape::shape(config, tensor);
+                let [mut found, mut expected] = [(); 2].map(|()| vec![0.0; rows * columns]);
+                source.read(tensor, 0, &mut found).unwrap();
+                model.reader().read(tensor, 0, &mut expected).unwrap();
+                largest = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(largest, f32::max);
+            }
+            largest
+        };
+        for (body, head, bound) in
+            [(Quant::Q8, Quant::Q8, 0.01), (Quant::Q4, Quant::Q8, 0.1), (Quant::Q4, Quant::Q4, 0.1)]
+        {
+            let [body, head] = [body, head].map(Precision::Quantized);
+            for group in [Group::Columns(32), Group::Columns(64), Group::Row] {
+                let plan = Plan::native(config, body, head, group).unwrap();
+                let image = GgufFile::device(&model.reader(), &plan);
+                let path = convert("device.gguf", &|conversion, file| image.write(conversion, file));
+                let found = largest(&mut Checkpoint::open(&path).unwrap());
+                assert!(found > 0.0 && found < bound, "{body:?}, {head:?}, {group:?}: {found}");
+            }
+        }
+        let path = convert("model.bin", &|conversion, file| llama2c::write(conversion, file));
+        assert_eq!(largest(&mut Checkpoint::open(&path).unwrap()), 0.0);
+        let floats = Plan::floats(config, Format::F32).unwrap();
+        let path = convert("model.safetensors", &|conversion, file| {
+            hugging_face::write_safetensors(conversion, &floats, file)
+        });
+        let json = hugging_face::config_json(config, Some(&model.vocabulary), Format::F32);
+        fs::write(folder.0.join("config.json"), json).unwrap();
+        let tokenizer = folder.0.join("tokenizer.bin");
+        fs::write(&tokenizer, vocabulary::to_llama2c_bin(&model.vocabulary).unwrap()).unwrap();
+        let folder = hugging_face::Folder::open(path.parent().unwrap(), Some(&tokenizer));
+        assert_eq!(largest(&mut folder.unwrap()), 0.0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The steps of training.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -116,8 +117,8 @@ impl Trainer {
         })
     }
 
-    /// Trains until the end, or until it gets no better.
-    pub fn run(mut self, files: &Files, report: &mut Report) -> Result<()> {
+    /// Trains until the end, or until it gets no better, or `stop` says so between two steps.
+    pub fn run(mut self, files: &Files, report: &mut Report, stop: &AtomicBool) -> Result<()> {
         let training = self.settings.training.clone();
         let mut saved = Instant::now();
         while self.progress.step < training.steps {
@@ -145,7 +146,8 @@ impl Trainer {
                 seconds: self.progress.seconds,
                 validation,
             })?;
-            let mut ends = last;
+            let stopped = stop.load(Ordering::Relaxed);
+            let mut ends = last || stopped;
             if let Some(validation) = validation {
                 if self.progress.best.is_none_or(|best| validation < best) {
                     self.progress.best = Some(validation);
@@ -160,6 +162,9 @@ impl Trainer {
             if ends || saved.elapsed().as_secs_f64() > 60.0 * training.checkpoint_minutes {
                 self.save(&files.checkpoint())?;
                 saved = Instant::now();
+            }
+            if stopped && !last {
+                report.say("stopped: the same command goes on from here");
             }
             if ends {
                 break;

@@ -116,6 +116,24 @@ fn training_goes_on_where_it_was_killed() {
     assert!(plot.starts_with("<svg") && plot.contains("nats per token"));
 }
 
+#[cfg(unix)]
+#[test]
+fn training_is_stopped_between_two_steps() {
+    let folder = Folder::new("stop");
+    folder.settings("steps = 100000\n");
+    let child = folder.train("out", &[]).stderr(Stdio::piped()).spawn().unwrap();
+    let begin = Instant::now();
+    while folder.log("out").len() < 5 {
+        assert!(begin.elapsed() < Duration::from_secs(300), "training does not get on");
+        sleep(Duration::from_millis(2));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.contains("the same command goes on"), "{errors}");
+    assert!(folder.0.join("out/checkpoint.safetensors").exists());
+}
+
 #[test]
 fn a_model_writes_a_corpus_and_teaches_another() {
     let folder = Folder::new("corpus");

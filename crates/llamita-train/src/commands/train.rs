@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
@@ -126,7 +127,14 @@ pub fn run(options: &Options) -> Result<()> {
         threads
     ));
     let trainer = Trainer::new(settings, material, checkpoint, options.device.device(), threads)?;
-    trainer.run(&files, &mut report)
+    // The first time it is pressed, Ctrl-C waits for the end of a step; the second time it ends the program.
+    static STOP: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })?;
+    trainer.run(&files, &mut report, &STOP)
 }
 
 fn weights(settings: &Settings) -> Result<usize> {
