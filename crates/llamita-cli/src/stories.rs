@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use llamita::{CacheFormat, Capacity, Tokenizer};
+pub use llamita_convert::stories::split;
 use llamita_storage::Placement;
 
 use crate::error::{Error, Result};
 use crate::load::{self, EngineError, File, HostEngine, LoadedModel};
 use crate::options::{self, positive};
 use crate::{threads, vocabulary};
-
-const SEPARATOR: &str = "<|endoftext|>";
 
 /// The text, and how much of it counts.
 #[derive(clap::Args)]
@@ -75,11 +74,6 @@ impl StoriesArguments {
         );
         Err(Error::file(&self.text, message))
     }
-}
-
-/// The stories of a text, without white space around them; those that are empty do not count.
-pub fn split(text: &str) -> impl Iterator<Item = &str> {
-    text.split(SEPARATOR).map(str::trim).filter(|story| !story.is_empty())
 }
 
 /// Stories as the tokens that a model reads.
@@ -247,12 +241,6 @@ mod tests {
         assert!((log_sum_exp(&[0.0, 0.0]) - std::f64::consts::LN_2).abs() < 1e-15);
         assert!((log_sum_exp(&[1e4, 1e4, -1e4]) - 1e4 - std::f64::consts::LN_2).abs() < 1e-10);
         assert!(log_sum_exp(&[f32::NAN, 1.0]).is_nan());
-    }
-
-    #[test]
-    fn stories_are_stripped_and_never_empty() {
-        let stories: Vec<_> = split("\n a b\n<|endoftext|>  <|endoftext|>c").collect();
-        assert_eq!(stories, ["a b", "c"]);
     }
 
     #[test]

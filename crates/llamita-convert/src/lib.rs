@@ -18,6 +18,7 @@ pub mod prune;
 mod quantize;
 pub mod rope;
 pub mod source;
+pub mod stories;
 pub mod tune;
 pub mod vocabulary;
 

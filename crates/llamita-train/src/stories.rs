@@ -4,15 +4,8 @@ use std::ops::Range;
 
 use anyhow::{Result, ensure};
 use llamita_convert::Vocabulary;
+use llamita_convert::stories::split;
 use llamita_convert::vocabulary::{Encoder, Scratch};
-
-/// What is between two stories of a file.
-pub const SEPARATOR: &str = "<|endoftext|>";
-
-/// The stories of a text, without white space around them; those that are empty do not count.
-pub fn split(text: &str) -> impl Iterator<Item = &str> + Clone {
-    text.split(SEPARATOR).map(str::trim).filter(|story| !story.is_empty())
-}
 
 /// Stories as tokens, each with BOS before it.
 #[derive(Clone, Default)]

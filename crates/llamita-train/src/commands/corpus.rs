@@ -11,11 +11,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use llamita::weights::Entry;
 use llamita::{CacheFormat, Capacity, Engine, Generation, Kernels, Resident, Sampler, Settings, Solo, State};
 use llamita::{Model, Stop, Tape, state_len};
+use llamita_convert::stories::SEPARATOR;
 use llamita_convert::vocabulary::{self, Encoder};
 use llamita_storage::ModelFile;
 
 use crate::model::write_atomically;
-use crate::stories::SEPARATOR;
 
 /// Writes stories that a model tells, as a text to train another with
 ///

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use llamita::Tape;
-use llamita_convert::{Vocabulary, vocabulary};
+use llamita_convert::{Vocabulary, stories, vocabulary};
 
 use crate::checkpoint::Checkpoint;
 use crate::model::Model;
 use crate::network;
 use crate::report::Report;
 use crate::settings::Settings;
-use crate::stories::{self, Stories};
+use crate::stories::Stories;
 use crate::tokenizer;
 use crate::trainer::{Files, Material, Trainer};
 
@@ -58,7 +58,7 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
 
-    /// Where to compute
+    /// Where to compute; a GPU only where this program was built with --features gpu
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
 }
@@ -69,22 +69,17 @@ enum DeviceName {
     /// The processor.
     #[default]
     Cpu,
-    /// A GPU of NVIDIA's.
-    #[cfg(feature = "cuda")]
-    Cuda,
     /// A GPU that Vulkan, Metal or DirectX 12 know.
-    #[cfg(feature = "wgpu")]
-    Wgpu,
+    #[cfg(feature = "gpu")]
+    Gpu,
 }
 
 impl DeviceName {
     fn device(self) -> Device {
         match self {
             Self::Cpu => Device::flex(),
-            #[cfg(feature = "cuda")]
-            Self::Cuda => Device::cuda(0),
-            #[cfg(feature = "wgpu")]
-            Self::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+            #[cfg(feature = "gpu")]
+            Self::Gpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
         }
     }
 }
@@ -112,8 +107,8 @@ pub fn run(options: &Options) -> Result<()> {
     let threads = match (options.device, options.threads) {
         (DeviceName::Cpu, Some(threads)) => threads.get(),
         (DeviceName::Cpu, None) => std::thread::available_parallelism()?.get(),
-        #[cfg(any(feature = "cuda", feature = "wgpu"))]
-        _ => 1,
+        #[cfg(feature = "gpu")]
+        (DeviceName::Gpu, _) => 1,
     };
     let predicted = material.validation.tokens() - material.validation.count();
     let bits_per_byte = predicted as f64 / material.validation.bytes as f64 / std::f64::consts::LN_2;
@@ -215,18 +210,14 @@ fn read_tokenizer(path: &Path, vocab_size: usize) -> Result<Vocabulary> {
 
 /// Every 100th story, or the last one, for validation.
 fn set_aside(texts: &[String]) -> Result<(Vec<String>, Vec<String>)> {
-    let stories: Vec<&str> = texts.iter().flat_map(|text| stories::split(text)).collect();
-    ensure!(
-        stories.len() > 1,
-        "the texts have {} stories, expected 2 or more, or --validation",
-        stories.len()
-    );
-    let every = stories.len().min(100);
+    let all: Vec<&str> = texts.iter().flat_map(|text| stories::split(text)).collect();
+    ensure!(all.len() > 1, "the texts have {} stories, expected 2 or more, or --validation", all.len());
+    let every = all.len().min(100);
     let (aside, others): (Vec<_>, Vec<_>) =
-        stories.into_iter().enumerate().partition(|(i, _)| (i + 1) % every == 0);
-    let joined = |stories: Vec<(usize, &str)>| {
-        let stories: Vec<&str> = stories.into_iter().map(|(_, story)| story).collect();
-        vec![stories.join("<|endoftext|>")]
+        all.into_iter().enumerate().partition(|(i, _)| (i + 1) % every == 0);
+    let joined = |part: Vec<(usize, &str)>| {
+        let part: Vec<&str> = part.into_iter().map(|(_, story)| story).collect();
+        vec![part.join(stories::SEPARATOR)]
     };
     Ok((joined(others), joined(aside)))
 }
