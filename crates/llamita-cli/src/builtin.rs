@@ -30,10 +30,10 @@ pub const ALL: &[BuiltIn] = &[
 ];
 
 impl BuiltIn {
-    /// The model of this name, unless there is a file or a folder of it.
+    /// The model of this name, unless there is a file of it.
     pub fn find(path: &Path) -> Option<&'static Self> {
         let model = ALL.iter().find(|model| path == Path::new(model.name))?;
-        (!path.exists()).then_some(model)
+        (!path.is_file()).then_some(model)
     }
 
     /// Its bytes: device GGUF with its tokenizer inside.

@@ -2,21 +2,39 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use llamita::Tape;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::model::write_atomically;
+use crate::network;
+use crate::parameters::SHARDS;
 use crate::settings::Settings;
+
+/// What is trained with, as far as it is checked when training goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Tokens of the texts.
+    pub text: usize,
+    /// Tokens of the texts that are left away later.
+    pub extra: usize,
+    /// Tokens of the validation text.
+    pub validation: usize,
+    /// Whether there is a teacher.
+    pub teacher: bool,
+}
 
 /// Where training is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Progress {
     /// The settings it began with.
     pub settings: Settings,
+    /// The texts it began with.
+    pub facts: Facts,
     /// Steps that are done.
     pub step: usize,
     /// The lowest validation loss so far.
@@ -25,6 +43,13 @@ pub struct Progress {
     pub without_better: usize,
     /// Seconds of training so far.
     pub seconds: f64,
+}
+
+impl Progress {
+    /// The beginning.
+    pub const fn new(settings: Settings, facts: Facts) -> Self {
+        Self { settings, facts, step: 0, best: None, without_better: 0, seconds: 0.0 }
+    }
 }
 
 /// A state of the training.
@@ -63,11 +88,31 @@ impl Checkpoint {
         write_atomically(path, |file| Ok(file.write_all(&bytes)?))
     }
 
+    /// Refuses weights of another shape than the settings say, and a begun training without a memory.
+    fn check(&self) -> Result<()> {
+        let config = self.progress.settings.model.config()?;
+        let len = |tensor| {
+            let (rows, columns) = Tape::shape(&config, tensor);
+            rows * columns
+        };
+        let lens = self.weights.iter().map(Vec::len);
+        ensure!(network::tensors(&config).map(len).eq(lens), "its weights are not those of its settings");
+        ensure!(
+            self.memory.len() == SHARDS,
+            "it has {} memories of optimizers, expected {SHARDS}",
+            self.memory.len()
+        );
+        Ok(())
+    }
+
     /// Reads one; there is none before the first was written.
     pub fn read(path: &Path) -> Result<Option<Self>> {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            // Where there is no such folder, that will be said when it is made.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error).with_context(|| format!("{}: cannot be read", path.display())),
         };
         let read = || -> Result<Self> {
@@ -86,11 +131,13 @@ impl Checkpoint {
             let floats = |bytes: &[u8]| {
                 bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
             };
-            Ok(Self {
+            let checkpoint = Self {
                 progress,
                 weights: all("weights", Dtype::F32)?.into_iter().map(floats).collect(),
                 memory: all("memory", Dtype::U8)?.into_iter().map(<[u8]>::to_vec).collect(),
-            })
+            };
+            checkpoint.check()?;
+            Ok(checkpoint)
         };
         read().map(Some).with_context(|| {
             format!(

@@ -35,9 +35,11 @@ impl Model {
         let vocabulary = vocabulary
             .context("it has no tokenizer inside: convert it with llamita convert --tokenizer")
             .with_context(at)?;
-        if !config.shared_classifier {
-            anyhow::bail!("{}: its classifier is not its embedding, which cannot be trained here", at());
-        }
+        anyhow::ensure!(
+            config.shared_classifier,
+            "{}: its classifier is not its embedding, which is not supported here: use another model",
+            path.display()
+        );
         let mut tensors = Vec::new();
         for tensor in network::tensors(&config) {
             let (rows, columns) = Tape::shape(&config, tensor);
@@ -72,17 +74,18 @@ impl Model {
 /// Writes a file under another name, and gives it its own once it is whole and on the disk.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
+    name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let whole = || -> Result<()> {
-        let mut file = File::create(&temporary)?;
-        write(&mut file)?;
-        file.sync_all()?;
-        Ok(fs::rename(&temporary, path)?)
-    };
-    whole().with_context(|| {
-        format!("{}: cannot be written, check the space and permissions there", path.display())
-    })
+    let at = || format!("{}: cannot be written, check the space and permissions there", path.display());
+    let mut file = File::create(&temporary).with_context(at)?;
+    let written = write(&mut file).and_then(|()| {
+        let moved = file.sync_all().and_then(|()| fs::rename(&temporary, path));
+        moved.with_context(at)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 /// Whether rope turns the rows of a tensor.

@@ -11,8 +11,8 @@ use llamita::{Config, Tape};
 use crate::fake_quant;
 use crate::settings::FakeQuant;
 
-/// What hides the future from attention: as probable as nothing, but no power of it is so small that the
-/// processor has to compute it the slow way.
+/// The score of what is in the future: next to no probability beside those of a trained model, which are a few
+/// tens at most. With a far lower one, the exponential takes the slow way of numbers too small for 32 bits.
 const HIDDEN: f32 = -70.0;
 
 /// The tensors of a model whose classifier is its embedding, in tape order.
@@ -225,8 +225,8 @@ pub fn cross_entropy(log_probabilities: Tensor<2>, tokens: &[u32]) -> Tensor<1> 
     log_probabilities.gather(1, ids).mean().neg()
 }
 
-/// The mean divergence of the teacher's predictions from those of the student (Kullback and Leibler), in nats,
-/// less the entropy of the teacher's, which the student does not change.
+/// The mean cross-entropy of the student's predictions with the teacher's, in nats: the divergence of both
+/// (Kullback and Leibler), and the entropy of the teacher's, which the student does not change.
 pub fn divergence(log_probabilities: Tensor<2>, teacher_logits: Tensor<2>) -> Tensor<1> {
     let [tokens, _] = log_probabilities.dims();
     let probabilities = Tensor::from_inner(softmax(teacher_logits, 1));

@@ -15,6 +15,9 @@ use crate::settings::{Optimizer, Training};
 /// Decay of AdamW's means. The second is that of short runs, whose gradients change quickly.
 const DECAY: [f32; 2] = [0.9, 0.95];
 
+/// Embedding and norms, and the layers' matrices in two parts.
+pub const SHARDS: usize = 3;
+
 #[derive(Module, Debug)]
 struct Weights {
     tensors: Vec<Param<Tensor<2>>>,
@@ -61,7 +64,7 @@ impl Parameters {
             };
             Shard { places, weights, optimizer, rate }
         };
-        Self { shards: (0..3).map(shard).collect() }
+        Self { shards: (0..SHARDS).map(shard).collect() }
     }
 
     /// The tensors in tape order, without gradients.
@@ -101,11 +104,6 @@ impl Parameters {
 
     /// Gives the optimizers what they remembered.
     pub fn remember(&mut self, memory: &[Vec<u8>]) -> Result<()> {
-        anyhow::ensure!(
-            memory.len() == self.shards.len(),
-            "expected the memory of {} shards",
-            self.shards.len()
-        );
         for (shard, memory) in self.shards.iter_mut().zip(memory) {
             let optimizer = shard.optimizer.clone().from_bytes(Bytes::from_bytes_vec(memory.clone()));
             shard.optimizer = optimizer.map_err(|error| anyhow!("{error}"))?;

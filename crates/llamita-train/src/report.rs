@@ -1,7 +1,7 @@
 //! What a run says: a bar on a terminal, a log, and a plot of the losses.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Progress;
+use crate::model::write_atomically;
 
 /// A step, as a line of the log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// Steps done.
     pub step: usize,
-    /// Loss of the step's sequences before it, nats per token.
+    /// Loss of the step's sequences before it, nats per token; with a teacher, of both parts together.
     pub loss: f64,
     /// Length of the gradient of all weights, before it was shortened.
     pub norm: f64,
@@ -38,7 +39,7 @@ pub struct Report {
     log: File,
     plot: PathBuf,
     records: Vec<Record>,
-    /// Nats per token to bits per byte, of the validation text.
+    /// Nats per token to bits per byte, of the validation text: roughly, as BOS is predicted here, too.
     bits_per_byte: f64,
 }
 
@@ -49,14 +50,17 @@ impl Report {
         let at = || format!("{}", path.display());
         let mut records = Vec::new();
         if done > 0 {
-            let text = fs::read_to_string(&path).with_context(at)?;
+            let text = match fs::read_to_string(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+                text => text.with_context(at)?,
+            };
             // A line may have been cut off in the middle when training was stopped.
             let all = text.lines().map_while(|line| serde_json::from_str::<Record>(line).ok());
             records.extend(all.filter(|record| record.step <= done));
         }
         let lines: Result<Vec<String>, _> = records.iter().map(serde_json::to_string).collect();
         let lines: String = lines?.into_iter().map(|line| line + "\n").collect();
-        fs::write(&path, lines).with_context(at)?;
+        write_atomically(&path, |file| Ok(file.write_all(lines.as_bytes())?))?;
         let log = OpenOptions::new().append(true).open(&path).with_context(at)?;
         let template = "{wide_bar} {pos}/{len} steps, {msg}, {eta} left";
         let bar = ProgressBar::new(steps as u64).with_style(ProgressStyle::with_template(template)?);
@@ -74,7 +78,7 @@ impl Report {
         if let Some(loss) = record.validation {
             let bits = loss * self.bits_per_byte;
             self.say(&format!(
-                "step {:>6}: validation {loss:.4} nats/token, {bits:.4} bits/byte",
+                "step {:>6}: validation {loss:.4} nats/token, about {bits:.3} bits/byte",
                 record.step
             ));
         }
@@ -96,16 +100,24 @@ impl Report {
         self.bar.finish_and_clear();
         let time = Duration::from_secs(progress.seconds as u64);
         let best = progress.best.map_or_else(String::new, |best| {
-            format!(", best validation {best:.4} nats/token, {:.4} bits/byte", best * self.bits_per_byte)
+            format!(
+                ", best validation {best:.4} nats/token, about {:.3} bits/byte",
+                best * self.bits_per_byte
+            )
         });
         self.say(&format!("{} steps in {}{best}", progress.step, indicatif::HumanDuration(time)));
     }
 
-    /// Draws the losses so far.
-    pub fn draw(&self) -> Result<()> {
+    /// Draws the losses so far; training does not depend on it.
+    pub fn draw(&self) {
         let mut svg = String::new();
-        draw(&mut svg, &self.records).map_err(|error| anyhow!("the plot cannot be drawn: {error}"))?;
-        fs::write(&self.plot, svg).with_context(|| format!("{}", self.plot.display()))
+        let drawn =
+            draw(&mut svg, &self.records).map_err(|error| anyhow!("the plot cannot be drawn: {error}"));
+        let written =
+            drawn.and_then(|()| write_atomically(&self.plot, |file| Ok(file.write_all(svg.as_bytes())?)));
+        if let Err(error) = written {
+            self.say(&format!("warning: {error:#}"));
+        }
     }
 }
 

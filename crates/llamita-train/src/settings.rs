@@ -8,6 +8,10 @@ use llamita::Config;
 use llamita_kernels::quantized::Quant;
 use serde::{Deserialize, Serialize};
 
+/// Most weights of a model, and most tokens of a step: with more, memory would end before anything is trained.
+const MAX_WEIGHTS: usize = 1 << 30;
+const MAX_TOKENS: usize = 1 << 22;
+
 /// All settings of a run. Those that a file leaves out are these.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -115,7 +119,7 @@ pub struct Training {
     pub warmup: usize,
     /// The part of the highest rate that is left in the end, after half a cosine.
     pub final_rate: f64,
-    /// Decoupled weight decay, of matrices.
+    /// Decoupled weight decay, of the layers' matrices.
     pub weight_decay: f32,
     /// The longest that a step's gradient may be, of all weights together; longer ones are shortened.
     pub clip: f64,
@@ -210,6 +214,23 @@ impl Settings {
         ] {
             ensure!(count > 0, "training.{name} is 0, expected 1 or more");
         }
+        let shape = &self.model;
+        let per_layer =
+            shape.dim.saturating_mul(shape.dim.saturating_add(shape.hidden_dim).saturating_mul(3));
+        let all = per_layer
+            .saturating_mul(shape.n_layers)
+            .saturating_add(shape.vocab_size.saturating_mul(shape.dim));
+        ensure!(
+            all <= MAX_WEIGHTS,
+            "[model] has some {all} weights, expected at most {MAX_WEIGHTS}: choose fewer or smaller layers"
+        );
+        ensure!(
+            training.batch.saturating_mul(training.sequence) <= MAX_TOKENS,
+            "training.batch is {} sequences of {} tokens, expected at most {MAX_TOKENS} tokens together: choose a \
+             smaller one",
+            training.batch,
+            training.sequence
+        );
         ensure!(
             (2..=self.model.context).contains(&training.sequence),
             "training.sequence is {}, expected 2 to model.context, {}",
@@ -258,6 +279,17 @@ impl Settings {
         ((batch * sequence / self.model.context).max(1), self.model.context)
     }
 
+    /// What weights are rounded to at a step.
+    pub fn fake_quant(&self, step: usize) -> Option<FakeQuant> {
+        let Training { steps, fake_quant, fake_quant_from, .. } = self.training;
+        fake_quant.filter(|_| step as f64 >= steps as f64 * fake_quant_from)
+    }
+
+    /// What has to be the same at two steps for their losses to compare.
+    pub fn phase(&self, step: usize) -> impl PartialEq + use<> {
+        (self.sequences(step).1, self.fake_quant(step))
+    }
+
     /// The share of the highest rate at a step, which are counted from 0: a linear rise, then half a cosine.
     pub fn rate(&self, step: usize) -> f64 {
         let Training { steps, warmup, final_rate, .. } = self.training;
@@ -301,6 +333,8 @@ mod tests {
             ("[model]\ndim = 30", "model.dim is 30, expected a multiple of model.n_heads, 4"),
             ("[model]\nn_kv_heads = 3", "3 key/value heads do not divide 4 heads"),
             ("[model]\nn_layers = 0", "n_layers is 0"),
+            ("[model]\ndim = 8388608", "expected at most 1073741824"),
+            ("[training]\nbatch = 1000000000000000", "expected at most 4194304 tokens together"),
             ("[training]\nsteps = 0", "training.steps is 0"),
             ("[training]\nsequence = 513", "training.sequence is 513, expected 2 to model.context, 512"),
             ("[training]\ndropout = 1.0", "training.dropout is 1"),

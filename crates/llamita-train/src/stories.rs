@@ -76,6 +76,11 @@ impl Stream {
         Self { stories, seed, round: None, tokens: Vec::new() }
     }
 
+    /// Tokens of a round.
+    pub fn tokens(&self) -> usize {
+        self.stories.tokens()
+    }
+
     /// Appends the tokens from a place on.
     pub fn read(&mut self, place: u64, count: usize, out: &mut Vec<u32>) {
         let len = self.stories.tokens() as u64;

@@ -9,10 +9,11 @@ use burn::tensor::{Device, Tensor};
 use llamita::Config;
 use llamita_convert::Vocabulary;
 
-use crate::checkpoint::{Checkpoint, Progress};
+use crate::checkpoint::{Checkpoint, Facts, Progress};
+use crate::fake_quant;
 use crate::model::Model;
 use crate::network::{self, Dropout, Network};
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, values};
 use crate::report::{Record, Report};
 use crate::settings::{Settings, Training};
 use crate::stories::{Batch, Stories, Stream};
@@ -53,6 +54,24 @@ impl Files {
     pub fn model(&self) -> PathBuf {
         self.file("model.gguf")
     }
+
+    /// Refuses a folder in which a file of another origin would be replaced.
+    pub fn check_free(&self) -> Result<()> {
+        for name in ["model.gguf", "log.jsonl", "loss.svg"] {
+            let file = self.file(name);
+            ensure!(
+                !file.exists(),
+                "{}: there is such a file, but no checkpoint of a training: remove it, or choose another folder with -o",
+                file.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What to say of a loss or a gradient that is no number.
+fn diverged(loss: f64, step: usize) -> String {
+    format!("the loss is {loss} at step {step}: begin anew with a lower training.learning_rate or muon_rate")
 }
 
 /// A run of the training.
@@ -82,14 +101,26 @@ impl Trainer {
         let config = settings.model.config()?;
         let Material { vocabulary, stories, extra, validation, teacher, first } = material;
         let training = &settings.training;
+        let facts = Facts {
+            text: stories.tokens(),
+            extra: extra.as_ref().map_or(0, Stories::tokens),
+            validation: validation.tokens(),
+            teacher: teacher.is_some(),
+        };
         let (values, memory, progress) = match (checkpoint, first) {
-            (Some(Checkpoint { progress, weights, memory }), _) => (weights, memory, progress),
+            (Some(Checkpoint { progress, weights, memory }), _) => {
+                ensure!(
+                    progress.facts == facts,
+                    "the training in this folder was begun with other texts or another teacher, {:?}, now {facts:?}: \
+                     name the same as then, or choose another folder with -o",
+                    progress.facts
+                );
+                (weights, memory, progress)
+            }
             (None, first) => {
                 let values =
                     first.map_or_else(|| network::initial(&config, training.seed), |model| model.tensors);
-                let settings = settings.clone();
-                let progress = Progress { settings, step: 0, best: None, without_better: 0, seconds: 0.0 };
-                (values, Vec::new(), progress)
+                (values, Vec::new(), Progress::new(settings.clone(), facts))
             }
         };
         let mut parameters = Parameters::new(&config, &values, training, &device.clone().autodiff());
@@ -120,23 +151,28 @@ impl Trainer {
     /// Trains until the end, or until it gets no better, or `stop` says so between two steps.
     pub fn run(mut self, files: &Files, report: &mut Report, stop: &AtomicBool) -> Result<()> {
         let training = self.settings.training.clone();
+        if self.progress.step == 0 {
+            // From now on the folder is that of this training, and has its tokens.
+            self.model().write(&files.model())?;
+            self.save(&files.checkpoint())?;
+        }
         let mut saved = Instant::now();
-        while self.progress.step < training.steps {
+        while self.progress.step < training.steps && !self.gets_no_better() {
             let step = self.progress.step;
+            if step > 0 && self.settings.phase(step) != self.settings.phase(step - 1) {
+                // Losses on other lengths, or of rounded weights, do not compare with those before.
+                self.progress.best = None;
+                self.progress.without_better = 0;
+            }
             let (sequences, length) = self.settings.sequences(step);
             let began = Instant::now();
-            let (loss, norm) = self.step(step);
-            ensure!(
-                loss.is_finite(),
-                "the loss is {loss} at step {}: begin anew with a lower training.learning_rate or muon_rate",
-                step + 1
-            );
+            let (loss, norm) = self.step(step)?;
             self.progress.step += 1;
             let seconds = began.elapsed().as_secs_f64();
             self.progress.seconds += seconds;
             let last = self.progress.step == training.steps;
             let validate = last || self.progress.step.is_multiple_of(training.validate_every);
-            let validation = validate.then(|| self.validate());
+            let validation = validate.then(|| self.validate()).transpose()?;
             report.record(&Record {
                 step: self.progress.step,
                 loss,
@@ -146,8 +182,6 @@ impl Trainer {
                 seconds: self.progress.seconds,
                 validation,
             })?;
-            let stopped = stop.load(Ordering::Relaxed);
-            let mut ends = last || stopped;
             if let Some(validation) = validation {
                 if self.progress.best.is_none_or(|best| validation < best) {
                     self.progress.best = Some(validation);
@@ -155,23 +189,32 @@ impl Trainer {
                     self.model().write(&files.model())?;
                 } else {
                     self.progress.without_better += 1;
-                    ends |= training.patience > 0 && self.progress.without_better >= training.patience;
                 }
-                report.draw()?;
             }
+            let stopped = stop.load(Ordering::Relaxed);
+            let ends = last || stopped || self.gets_no_better();
             if ends || saved.elapsed().as_secs_f64() > 60.0 * training.checkpoint_minutes {
                 self.save(&files.checkpoint())?;
                 saved = Instant::now();
             }
+            if ends || validate {
+                report.draw();
+            }
             if stopped && !last {
                 report.say("stopped: the same command goes on from here");
-            }
-            if ends {
                 break;
             }
         }
+        if self.gets_no_better() {
+            report.say(&format!("stopped: no better for {} validations", self.progress.without_better));
+        }
         report.end(&self.progress);
         Ok(())
+    }
+
+    fn gets_no_better(&self) -> bool {
+        let patience = self.settings.training.patience;
+        patience > 0 && self.progress.without_better >= patience
     }
 
     fn save(&self, path: &Path) -> Result<()> {
@@ -179,12 +222,15 @@ impl Trainer {
         Checkpoint { progress: self.progress.clone(), weights, memory }.write(path)
     }
 
+    /// The model as it is trained: with rounded weights, where these are what is trained.
     fn model(&self) -> Model {
+        let tensors = network::tensors(&self.config).zip(self.parameters.tensors());
+        let rounded = |(name, tensor)| values(fake_quant::rounded(tensor, name, self.network.fake_quant));
         Model {
             config: self.config,
             vocabulary: self.vocabulary.clone(),
             name: None,
-            tensors: self.parameters.values(),
+            tensors: tensors.map(rounded).collect(),
         }
     }
 
@@ -207,10 +253,10 @@ impl Trainer {
     }
 
     /// One update of the weights; returns the loss before it, in nats per token, and the length of its gradient.
-    fn step(&mut self, step: usize) -> (f64, f64) {
+    fn step(&mut self, step: usize) -> Result<(f64, f64)> {
         let batch = self.batch(step);
-        let Training { dropout, seed, steps, fake_quant, fake_quant_from, .. } = self.settings.training;
-        self.network.fake_quant = fake_quant.filter(|_| step as f64 >= steps as f64 * fake_quant_from);
+        let Training { dropout, seed, .. } = self.settings.training;
+        self.network.fake_quant = self.settings.fake_quant(step);
         let (sequences, length) = self.settings.sequences(step);
         let workers = self.threads.min(sequences);
         let tensors = self.parameters.tensors();
@@ -247,8 +293,11 @@ impl Trainer {
         if norm > clip {
             gradients = gradients.into_iter().map(|gradient| gradient * (clip / norm)).collect();
         }
+        let loss: f64 = losses.iter().sum();
+        // Before the weights are spoiled: the checkpoint must stay one that can be gone on from.
+        ensure!(loss.is_finite() && norm.is_finite(), "{}", diverged(loss, step));
         self.parameters.step(&gradients, self.settings.rate(step));
-        (losses.iter().sum(), norm)
+        Ok((loss, norm))
     }
 
     /// The loss of some sequences, and a share of its gradient.
@@ -279,11 +328,12 @@ impl Trainer {
     }
 
     /// The mean loss on the validation text, in nats per token.
-    fn validate(&mut self) -> f64 {
+    fn validate(&mut self) -> Result<f64> {
         // Texts as long as those that it is trained with: longer ones it does not know yet.
         let (_, length) = self.settings.sequences(self.progress.step.saturating_sub(1));
         let tensors = self.parameters.tensors();
-        let sequences = (self.settings.training.validation_tokens / length).max(1);
+        let tokens = self.settings.training.validation_tokens.min(self.validation.tokens());
+        let sequences = (tokens / length).max(1);
         let all = Batch::read(&mut self.validation, 0, sequences, length);
         let part = length * sequences.div_ceil(self.threads).min((4096 / length).max(1));
         let parts: Vec<_> = all.given.chunks(part).zip(all.predicted.chunks(part)).collect();
@@ -292,14 +342,17 @@ impl Trainer {
             let loss = network::cross_entropy(network::log_probabilities(logits), predicted);
             f64::from(loss.into_scalar::<f32>()) * given.len() as f64
         };
+        let count = self.threads.min(parts.len());
         let losses = std::thread::scope(|scope| {
-            let workers = (0..self.threads).map(|worker| {
-                let (loss, parts) = (&loss, parts.iter().skip(worker).step_by(self.threads));
+            let workers = (0..count).map(|worker| {
+                let (loss, parts) = (&loss, parts.iter().skip(worker).step_by(count));
                 scope.spawn(move || parts.map(loss).sum::<f64>())
             });
             let workers: Vec<_> = workers.collect();
             workers.into_iter().map(|worker| worker.join().expect("a worker does not panic")).sum::<f64>()
         });
-        losses / all.given.len() as f64
+        let loss = losses / all.given.len() as f64;
+        ensure!(loss.is_finite(), "{}", diverged(loss, self.progress.step));
+        Ok(loss)
     }
 }

@@ -6,6 +6,10 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use llamita::weights::{Matrix, Tensor};
+use llamita_convert::source::Checkpoint;
+use llamita_convert::{Source, quantize_rows};
+use llamita_kernels::quantized::Quant;
 use serde_json::Value;
 
 /// A folder of its own for a test, removed in the end.
@@ -86,7 +90,7 @@ fn number(value: &Value, key: &str) -> f64 {
 #[test]
 fn training_goes_on_where_it_was_killed() {
     let folder = Folder::new("resume");
-    folder.settings("steps = 200\ndropout = 0.1\ncheckpoint_minutes = 1e-9\noptimizer = \"muon\"\n");
+    folder.settings("steps = 200\ndropout = 0.1\ncheckpoint_minutes = 0.002\noptimizer = \"muon\"\n");
     ok(&mut folder.train("whole", &[]));
 
     let mut child = folder.train("killed", &[]).stderr(Stdio::null()).spawn().unwrap();
@@ -153,17 +157,57 @@ fn a_model_writes_a_corpus_and_teaches_another() {
 
     let before = folder.read("teacher/model.gguf");
     let model = "teacher/model.gguf";
-    refused(&mut folder.command(&["corpus", "--model", model, "-o", model]), &["the model itself"]);
+    refused(&mut folder.command(&["corpus", "--model", model, "-o", model]), &["there is such a file"]);
     assert!(folder.read("teacher/model.gguf") == before);
 
-    folder.settings("steps = 30\nlearning_rate = 1e-2\nfake_quant = \"q4\"\nfake_quant_from = 0.5\n");
+    folder.settings("steps = 30\nlearning_rate = 1e-2\n");
     ok(&mut folder.train("student", &["--teacher", model, "--extra", "one.txt"]));
-    let log = folder.log("student");
+    ok(&mut folder.train("alone", &["--tokenizer", model]));
+    let (log, alone) = (folder.log("student"), folder.log("alone"));
     assert!(number(&log[29], "loss") < 0.8 * number(&log[0], "loss"));
+    // It reads other stories, and learns something else of them.
+    assert!((1..30).all(|step| log[step]["loss"] != alone[step]["loss"]));
+    // What was begun with a teacher does not go on without.
+    refused(&mut folder.train("student", &["--extra", "one.txt"]), &["other texts or another teacher"]);
+    refused(&mut folder.train("new", &["--teacher", model, "--tokenizer", "other.bin"]), &["other.bin"]);
     // What goes on with a model's weights is as good as that from the start.
     folder.settings("steps = 1\n");
     ok(&mut folder.train("longer", &["--init", model]));
     assert!(number(&folder.log("longer")[0], "loss") < 0.6 * number(&log[0], "loss"));
+}
+
+/// What is trained with rounded weights is written with these, and convert rounds nothing away any more.
+#[test]
+fn weights_that_were_rounded_in_training_are_what_is_written() {
+    let folder = Folder::new("rounded");
+    folder.settings("steps = 60\nfake_quant = \"q4\"\nfake_quant_from = 0.7\nlearning_rate = 1e-2\n");
+    ok(&mut folder.train("out", &[]));
+    let mut source = Checkpoint::open(&folder.0.join("out/model.gguf")).unwrap();
+    let tensor = Tensor::Matrix(Matrix::W1(1));
+    let mut weights = vec![0.0; 32 * 16];
+    source.read(tensor, 0, &mut weights).unwrap();
+    let (mut values, mut scales) = (vec![0; weights.len()], vec![0; 32]);
+    quantize_rows(Quant::Q4, 32, &weights, 16, None, &mut values, &mut scales);
+    let largest = weights.iter().fold(0.0_f32, |most, weight| most.max(weight.abs()));
+    for (i, (&weight, &value)) in weights.iter().zip(&values).enumerate() {
+        let rounded = f32::from(value) * half::f16::from_bits(scales[i / 16]).to_f32();
+        assert!((weight - rounded).abs() < 2e-3 * largest, "{weight} became {rounded}");
+    }
+    assert!(largest > 0.01);
+}
+
+#[test]
+fn training_ends_when_it_gets_no_better() {
+    let folder = Folder::new("patience");
+    folder.settings("steps = 4000\npatience = 2\nlearning_rate = 0.3\n");
+    let output = folder.train("out", &[]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.contains("no better for 2 validations"), "{errors}");
+    let steps = folder.log("out").len();
+    assert!(steps < 4000 && steps.is_multiple_of(40), "{steps}");
+    // It has ended, and stays so.
+    ok(&mut folder.train("out", &[]));
+    assert_eq!(folder.log("out").len(), steps);
 }
 
 #[test]
@@ -177,6 +221,14 @@ fn what_cannot_be_trained_is_refused() {
     fs::write(folder.0.join("empty.txt"), " <|endoftext|> ").unwrap();
     refused(&mut folder.command(&["--text", "empty.txt", "-o", "out"]), &["0 stories", "--validation"]);
     refused(&mut folder.command(&["corpus", "--model", "stories.txt", "-o", "o"]), &["stories.txt"]);
+
+    let many = ["--text", "stories.txt", "-o", "out", "--threads", "100000"];
+    refused(&mut folder.command(&many), &["1 to 256"]);
+    refused(&mut folder.train("stories.txt", &[]), &["stories.txt", "-o"]);
+    fs::create_dir(folder.0.join("taken")).unwrap();
+    fs::write(folder.0.join("taken/log.jsonl"), "mine").unwrap();
+    refused(&mut folder.train("taken", &[]), &["log.jsonl", "another folder"]);
+    assert_eq!(folder.read("taken/log.jsonl"), b"mine");
 
     ok(&mut folder.train("out", &[]));
     folder.settings("steps = 4\n");

@@ -276,7 +276,12 @@ fn open(options: &Options, output: &mut Output) -> Result<Box<dyn Source>> {
         return Ok(Box::new(Folder::open(folder, named).map_err(Error::failure)?));
     }
     if let Some(model) = BuiltIn::find(&options.input) {
-        let source = Checkpoint::new(model.bytes(), Cursor::new(model.bytes())).map_err(Error::failure)?;
+        let source = Checkpoint::new(model.bytes(), Cursor::new(model.bytes()));
+        let mut source = source.map_err(Error::failure)?;
+        if let Some(path) = named {
+            let vocab_size = source.config().vocab_size;
+            source.set_vocabulary(vocabulary::read_file(path, vocab_size).map_err(Error::failure)?);
+        }
         return Ok(Box::new(source));
     }
     let mut source = Checkpoint::open(&options.input).map_err(Error::failure)?;

@@ -10,7 +10,8 @@ use crate::units;
 
 /// List the models that are part of the program
 ///
-/// Every command takes their names in place of a file; where it is given none it takes the first.
+/// Every command takes their names in place of a file. `run`, `inspect`, `eval` and `bench` take the first where they
+/// are given none.
 #[derive(clap::Args)]
 pub struct Options {
     /// Print one JSON array

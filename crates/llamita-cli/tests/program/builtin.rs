@@ -65,4 +65,6 @@ fn a_file_of_their_name_comes_first() {
     fs::write(folder.path("tiny"), model(&SMALL)).unwrap();
     let facts = llamita(["inspect", text(&folder.path("tiny")), "--json"]).json();
     assert_eq!(facts["shape"]["vocab_size"], SMALL.vocab_size);
+    llamita(["convert", "nano", text(&folder.path("o.gguf")), "--tokenizer", text(&folder.path("no.bin"))])
+        .refused(1, &["no.bin"]);
 }

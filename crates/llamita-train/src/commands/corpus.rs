@@ -1,7 +1,7 @@
 //! `llamita-train corpus`: texts that a model writes.
 
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -51,7 +51,7 @@ pub struct Options {
     seed: u64,
 
     /// Threads, each of which tells stories of its own [default: all processors]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::train::threads)]
     threads: Option<std::num::NonZeroUsize>,
 }
 
@@ -83,8 +83,8 @@ pub fn run(options: &Options) -> Result<()> {
             .context("it has no tokenizer: name one by --tokenizer")?,
     };
     ensure!(
-        !options.output.exists() || same_file(&options.model, &options.output).is_ok_and(|same| !same),
-        "{}: the model itself would be replaced",
+        !options.output.exists(),
+        "{}: there is such a file: remove it, or choose another name",
         options.output.display()
     );
     let threads = options.threads.map_or_else(thread::available_parallelism, Ok)?.get();
@@ -106,8 +106,10 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn same_file(a: &Path, b: &Path) -> std::io::Result<bool> {
-    Ok(a.canonicalize()? == b.canonicalize()?)
+/// The seed of one story: other ones for each number, and for each seed of the whole text.
+const fn story_seed(seed: u64, number: u64) -> u64 {
+    // Two odd factors with bits everywhere, as seeds next to each other begin alike.
+    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number + 1).wrapping_mul(0xd134_2543_de82_ef95)
 }
 
 /// Stories in the order of their numbers, whichever is finished first, so that a text depends on the seed alone.
@@ -178,9 +180,7 @@ impl Teller<'_> {
         let mut tokens = vec![tokenizer.bos(); config.seq_len + 1];
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            // Fibonacci hashing, as seeds next to each other begin alike.
-            let mut sampler =
-                Sampler::new(self.settings, (seed ^ (number + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15))?;
+            let mut sampler = Sampler::new(self.settings, story_seed(seed, number))?;
             let mut generation = Generation::new(&mut engine, &mut sampler, &mut tokens, 1, stop)?;
             while generation.next()?.is_some() {}
             let story = (generation.stop() == Some(Stop::EndOfText)).then(|| {
@@ -193,5 +193,27 @@ impl Teller<'_> {
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_share_no_story() {
+        let seeds = (0..4).flat_map(|seed| (0..1000).map(move |number| story_seed(seed, number)));
+        let distinct: std::collections::HashSet<_> = seeds.collect();
+        assert_eq!(distinct.len(), 4000);
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!([bytes("7"), bytes("2k"), bytes("20M")], [Ok(7), Ok(2000), Ok(20_000_000)]);
+        assert!(
+            ["", "0", "-1", "1.5M", "k", "99999999999999999999M", "18446744073709551615k"]
+                .iter()
+                .all(|text| bytes(text).is_err())
+        );
     }
 }

@@ -1,10 +1,12 @@
 //! `llamita-train`: trains a model.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use llamita::Tape;
 use llamita_convert::{Vocabulary, stories, vocabulary};
@@ -17,6 +19,12 @@ use crate::settings::Settings;
 use crate::stories::Stories;
 use crate::tokenizer;
 use crate::trainer::{Files, Material, Trainer};
+
+/// A number of threads.
+pub fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text.parse().ok().filter(|count| (1..=256).contains(count)).and_then(NonZeroUsize::new);
+    count.ok_or_else(|| "expected a whole number, 1 to 256".to_owned())
+}
 
 /// Trains a model on texts.
 #[derive(clap::Args)]
@@ -42,7 +50,8 @@ pub struct Options {
     #[arg(short, long, value_name = "FOLDER", required = true)]
     output: PathBuf,
 
-    /// A model whose tokens are used, or a tokenizer.model, .json or .bin [default: learned from --text]
+    /// A GGUF model whose tokens are used, or a tokenizer.model, .json or .bin [default: those of --teacher or
+    /// --init, or learned from --text]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
 
@@ -55,8 +64,8 @@ pub struct Options {
     init: Option<PathBuf>,
 
     /// Threads, each of which trains with a part of every batch [default: all processors]
-    #[arg(long, value_name = "N")]
-    threads: Option<std::num::NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = threads)]
+    threads: Option<NonZeroUsize>,
 
     /// Where to compute; a GPU only where this program was built with --features gpu
     #[arg(long, value_enum, default_value_t)]
@@ -87,41 +96,48 @@ impl DeviceName {
 /// Runs the command.
 pub fn run(options: &Options) -> Result<()> {
     let mut settings = options.config.as_deref().map_or_else(|| Ok(Settings::default()), Settings::read)?;
-    fs::create_dir_all(&options.output).with_context(|| format!("{}", options.output.display()))?;
     let files = Files { folder: options.output.clone() };
     let checkpoint = Checkpoint::read(&files.checkpoint())?;
-    if let Some(checkpoint) = &checkpoint {
-        let begun = &checkpoint.progress.settings;
-        if options.config.is_none() {
-            settings = begun.clone();
+    match &checkpoint {
+        None => files.check_free()?,
+        Some(checkpoint) => {
+            let begun = &checkpoint.progress.settings;
+            if options.config.is_none() {
+                settings = begun.clone();
+            }
+            ensure!(
+                *begun == settings,
+                "{}: the training in this folder was begun with other settings: use these, or choose another folder",
+                options.output.display()
+            );
         }
-        ensure!(
-            *begun == settings,
-            "{}: the training in this folder was begun with other settings: use these, or another folder",
-            options.output.display()
-        );
     }
-    let material = material(options, &settings, checkpoint.is_some())?;
+    // A training that goes on has its tokens in its model.
+    let begun = checkpoint.is_some().then(|| Model::open(&files.model())).transpose()?;
+    let material = material(options, &settings, begun.map(|model| model.vocabulary))?;
+    fs::create_dir_all(&options.output).with_context(|| {
+        format!("{}: there can be no such folder, choose another with -o", options.output.display())
+    })?;
     let done = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.progress.step);
     let steps = settings.training.steps;
-    let threads = match (options.device, options.threads) {
-        (DeviceName::Cpu, Some(threads)) => threads.get(),
-        (DeviceName::Cpu, None) => std::thread::available_parallelism()?.get(),
+    let threads = match options.device {
+        DeviceName::Cpu => options.threads.map_or_else(thread::available_parallelism, Ok)?.get(),
         #[cfg(feature = "gpu")]
-        (DeviceName::Gpu, _) => 1,
+        DeviceName::Gpu => 1,
     };
     let predicted = material.validation.tokens() - material.validation.count();
     let bits_per_byte = predicted as f64 / material.validation.bytes as f64 / std::f64::consts::LN_2;
-    let mut report = Report::begin(&options.output, done, steps, bits_per_byte)?;
-    report.say(&format!(
+    let summary = format!(
         "{} weights; {} stories of {} tokens, {:.2} bytes each; {} threads",
         weights(&settings)?,
         material.stories.count(),
         material.stories.tokens(),
         material.stories.bytes as f64 / material.stories.tokens() as f64,
         threads
-    ));
+    );
     let trainer = Trainer::new(settings, material, checkpoint, options.device.device(), threads)?;
+    let mut report = Report::begin(&options.output, done, steps, bits_per_byte)?;
+    report.say(&summary);
     // The first time it is pressed, Ctrl-C waits for the end of a step; the second time it ends the program.
     static STOP: AtomicBool = AtomicBool::new(false);
     ctrlc::set_handler(|| {
@@ -141,8 +157,8 @@ fn weights(settings: &Settings) -> Result<usize> {
     Ok(network::tensors(&config).map(size).sum())
 }
 
-/// Reads everything that is trained with.
-fn material(options: &Options, settings: &Settings, resumed: bool) -> Result<Material> {
+/// Reads everything that is trained with; `begun` are the tokens of a training that goes on.
+fn material(options: &Options, settings: &Settings, begun: Option<Vocabulary>) -> Result<Material> {
     let config = settings.model.config()?;
     let texts = read(&options.text)?;
     let extra = read(&options.extra)?;
@@ -153,41 +169,52 @@ fn material(options: &Options, settings: &Settings, resumed: bool) -> Result<Mat
     };
     let open = |path: &Option<PathBuf>| path.as_deref().map(Model::open).transpose();
     let (teacher, first) = (open(&options.teacher)?, open(&options.init)?);
-    let saved = options.output.join("tokenizer.bin");
-    let given = [&teacher, &first].into_iter().flatten().next().map(|model| model.vocabulary.clone());
-    let vocabulary = match (&options.tokenizer, given) {
-        (Some(path), _) => read_tokenizer(path, config.vocab_size)?,
-        (None, Some(vocabulary)) => vocabulary,
-        (None, None) if resumed => vocabulary::read_file(&saved, config.vocab_size)?,
+    let tokenizer =
+        options.tokenizer.as_deref().map(|path| read_tokenizer(path, config.vocab_size)).transpose()?;
+    let given = [
+        ("--tokenizer", tokenizer.as_ref()),
+        ("--teacher", teacher.as_ref().map(|model| &model.vocabulary)),
+        ("--init", first.as_ref().map(|model| &model.vocabulary)),
+    ];
+    let mut given = given.into_iter().filter_map(|(flag, vocabulary)| Some((flag, vocabulary?))).peekable();
+    let vocabulary = match (begun, given.peek()) {
+        (Some(vocabulary), _) => vocabulary,
+        (None, Some(&(_, vocabulary))) => vocabulary.clone(),
         (None, None) => {
-            let texts = texts.iter().flat_map(|text| stories::split(text));
-            tokenizer::train(texts, config.vocab_size)?
+            tokenizer::train(texts.iter().flat_map(|text| stories::split(text)), config.vocab_size)?
         }
     };
+    for (flag, other) in given {
+        ensure!(
+            other.tokens == vocabulary.tokens,
+            "{flag} has other tokens than the training: all of --tokenizer, --teacher, --init and what was begun in \
+             the folder of -o must have the same"
+        );
+    }
     ensure!(
         vocabulary.tokens.len() == config.vocab_size,
         "the tokenizer has {} tokens, model.vocab_size is {}: choose one of these",
         vocabulary.tokens.len(),
         config.vocab_size
     );
-    for (flag, model) in [("--teacher", &teacher), ("--init", &first)] {
-        let Some(model) = model else { continue };
+    if let Some(teacher) = &teacher {
         ensure!(
-            model.vocabulary.tokens == vocabulary.tokens,
-            "the model of {flag} has other tokens: name it by --tokenizer as well"
+            teacher.config.seq_len >= config.seq_len,
+            "the teacher's context is {} tokens, model.context {}: lower that, or use another teacher",
+            teacher.config.seq_len,
+            config.seq_len
         );
-        if flag == "--init" && model.config != config {
-            bail!("the model of --init has another shape, {:?}, expected {config:?}", model.config);
-        }
     }
-    fs::write(&saved, vocabulary::to_llama2c_bin(&vocabulary)?)
-        .with_context(|| format!("{}", saved.display()))?;
+    if let Some(first) = &first {
+        ensure!(
+            first.config == config,
+            "the model of --init has the shape {:?}, [model] says {config:?}: choose one of these",
+            first.config
+        );
+    }
     Ok(Material {
         stories: Stories::encode(&vocabulary, &texts)?,
-        extra: Some(extra)
-            .filter(|extra| !extra.is_empty())
-            .map(|extra| Stories::encode(&vocabulary, &extra))
-            .transpose()?,
+        extra: (!extra.is_empty()).then(|| Stories::encode(&vocabulary, &extra)).transpose()?,
         validation: Stories::encode(&vocabulary, &validation)?,
         vocabulary,
         teacher,
@@ -196,7 +223,12 @@ fn material(options: &Options, settings: &Settings, resumed: bool) -> Result<Mat
 }
 
 fn read(paths: &[PathBuf]) -> Result<Vec<String>> {
-    let read = |path: &PathBuf| fs::read_to_string(path).with_context(|| format!("{}", path.display()));
+    let read = |path: &PathBuf| {
+        let at = || {
+            format!("{}: it cannot be read as text in UTF-8, check the name or convert it", path.display())
+        };
+        fs::read_to_string(path).with_context(at)
+    };
     paths.iter().map(read).collect()
 }
 
