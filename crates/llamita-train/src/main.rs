@@ -18,10 +18,6 @@ use clap::Parser;
 
 use commands::{corpus, train};
 
-/// Keeps the pages of tensors from step to step; the system's gives them back and asks for them again.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Train Llama models that are small enough for small machines
 ///
 /// The result is a GGUF file for `llamita run`, and for `llamita convert`, which writes it in every other form.

@@ -172,7 +172,7 @@ mod tests {
             n_kv_heads: 2,
             head_size: 8,
             vocab_size: 290,
-            seq_len: 64,
+            seq_len: 192,
             norm_eps: 1e-5,
             rope_theta: 1e4,
             shared_classifier: true,
@@ -204,17 +204,17 @@ mod tests {
         let (model, folder) = (model(), Folder::new("logits"));
         let path = folder.0.join("model.gguf");
         model.write(&path).unwrap();
-        let tokens: Vec<u32> = (0..60).map(|i| (i * 37 + 5) % 290).collect();
+        let tokens: Vec<u32> = (0..150).map(|i| (i * 37 + 5) % 290).collect();
 
         let file = ModelFile::open(&path).unwrap();
         let header = llamita::Model::read(file.bytes()).unwrap();
         let mut entries = vec![Entry::EMPTY; Tape::len(header.config())];
         let weights = Resident::new(header.tape(&mut entries).unwrap(), file.bytes()).unwrap();
-        let capacity = Capacity { context: 64, batch: 60, logits: 60, cache: CacheFormat::F32 };
+        let capacity = Capacity { context: 192, batch: 150, logits: 150, cache: CacheFormat::F32 };
         let mut memory = vec![0.0; state_len(&model.config, capacity).unwrap()];
         let state = State::new(&model.config, capacity, &mut memory).unwrap();
         let mut engine = Engine::new(weights, state, Solo, Kernels::detect());
-        let expected = engine.forward(&tokens, 0, 60).unwrap();
+        let expected = engine.forward(&tokens, 0, 150).unwrap();
 
         let tensors: Vec<Numbers<2>> = network::tensors(&model.config)
             .zip(&model.tensors)
@@ -223,7 +223,7 @@ mod tests {
                 Numbers::from_data(TensorData::new(values.clone(), [rows, columns]), &Device::flex())
             })
             .collect();
-        let found = Network::new(model.config).forward(&tensors, &tokens, 60, &mut Dropout::none());
+        let found = Network::new(model.config).forward(&tensors, &tokens, 150, &mut Dropout::none());
         let found: Vec<f32> = found.into_data().try_to_vec().unwrap();
         let difference = found.iter().zip(expected.iter()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         let size = expected.iter().fold(0.0_f32, |most, logit| most.max(logit.abs()));
