@@ -107,7 +107,8 @@ pub struct Training {
     /// Tokens of a sequence, until `long_from`.
     pub sequence: usize,
     /// The share of the steps after which sequences are as long as the context, and so many fewer: the last part
-    /// teaches what only long texts need.
+    /// teaches what only long texts need. The loss jumps there, and the rate must still be high enough to make up
+    /// for it.
     pub long_from: f64,
     /// How the matrices of the layers are optimized.
     pub optimizer: Optimizer,
@@ -171,7 +172,7 @@ impl Default for Training {
             steps: 10_000,
             batch: 16,
             sequence: 256,
-            long_from: 0.85,
+            long_from: 0.6,
             optimizer: Optimizer::AdamW,
             learning_rate: 3e-3,
             muon_rate: 0.02,
@@ -322,7 +323,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.model.context = 512;
         settings.training = Training { steps: 100, batch: 3, sequence: 256, ..settings.training };
-        assert_eq!([84, 85].map(|step| settings.sequences(step)), [(3, 256), (1, 512)]);
+        assert_eq!([59, 60].map(|step| settings.sequences(step)), [(3, 256), (1, 512)]);
         settings.training.batch = 1;
         assert_eq!(settings.sequences(99), (1, 512));
     }
