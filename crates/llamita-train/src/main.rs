@@ -18,6 +18,11 @@ use clap::Parser;
 
 use commands::{corpus, train};
 
+/// Keeps the pages of tensors from step to step. The system's gives them back and asks for them again, for which two
+/// workers wait for each other: with it they train at half the rate, 9,800 in place of 18,000 tokens per second.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Train Llama models that are small enough for small machines
 ///
 /// The result is a GGUF file for `llamita run`, and for `llamita convert`, which writes it in every other form.
