@@ -6,7 +6,6 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use llamita::Tape;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -91,12 +90,8 @@ impl Checkpoint {
     /// Refuses weights of another shape than the settings say, and a begun training without a memory.
     fn check(&self) -> Result<()> {
         let config = self.progress.settings.model.config()?;
-        let len = |tensor| {
-            let (rows, columns) = Tape::shape(&config, tensor);
-            rows * columns
-        };
         let lens = self.weights.iter().map(Vec::len);
-        ensure!(network::tensors(&config).map(len).eq(lens), "its weights are not those of its settings");
+        ensure!(network::sizes(&config).eq(lens), "its weights are not those of its settings");
         ensure!(
             self.memory.len() == SHARDS,
             "it has {} memories of optimizers, expected {SHARDS}",

@@ -154,7 +154,7 @@ mod tests {
     use super::*;
     use crate::network::{Dropout, Network, initial};
     use crate::tokenizer;
-    use burn::tensor::{Device, Tensor as Numbers, TensorData};
+    use burn::tensor::{Device, Tensor as Numbers};
     use llamita::weights::Entry;
     use llamita::{CacheFormat, Capacity, Engine, Kernels, Resident, Solo, State, state_len};
     use llamita_convert::{Group, hugging_face, llama2c, vocabulary};
@@ -218,10 +218,7 @@ mod tests {
 
         let tensors: Vec<Numbers<2>> = network::tensors(&model.config)
             .zip(&model.tensors)
-            .map(|(name, values)| {
-                let (rows, columns) = Tape::shape(&model.config, name);
-                Numbers::from_data(TensorData::new(values.clone(), [rows, columns]), &Device::flex())
-            })
+            .map(|(name, values)| network::on_device(&model.config, name, values, &Device::flex()))
             .collect();
         let found = Network::new(model.config).forward(&tensors, &tokens, 150, &mut Dropout::none());
         let found: Vec<f32> = found.into_data().try_to_vec().unwrap();

@@ -20,6 +20,20 @@ pub fn tensors(config: &Config) -> impl Iterator<Item = Name> + use<> {
     Tape::tensors(config).filter(|&tensor| tensor != Name::Matrix(Matrix::Classifier))
 }
 
+/// How many weights each of these has.
+pub fn sizes(config: &Config) -> impl Iterator<Item = usize> {
+    tensors(config).map(|name| {
+        let (rows, columns) = Tape::shape(config, name);
+        rows * columns
+    })
+}
+
+/// The values of one of these on a device: (rows, columns).
+pub fn on_device(config: &Config, name: Name, values: &[f32], device: &Device) -> Tensor<2> {
+    let (rows, columns) = Tape::shape(config, name);
+    Tensor::from_data(TensorData::new(values.to_vec(), [rows, columns]), device)
+}
+
 /// Random weights to begin with, in tape order: normal, 0.02 wide, and narrower where they write to the residual
 /// stream, which all layers do (Radford et al., 2019); norms are 1.
 pub fn initial(config: &Config, seed: u64) -> Vec<Vec<f32>> {
@@ -277,11 +291,8 @@ mod tests {
 
     fn tensors(values: &[Vec<f32>]) -> Vec<Tensor<2>> {
         let device = Device::flex().autodiff();
-        let tensors = super::tensors(&CONFIG).zip(values).map(|(tensor, values)| {
-            let (rows, columns) = Tape::shape(&CONFIG, tensor);
-            Tensor::from_data(TensorData::new(values.clone(), [rows, columns]), &device).require_grad()
-        });
-        tensors.collect()
+        let tensors = super::tensors(&CONFIG).zip(values);
+        tensors.map(|(name, values)| on_device(&CONFIG, name, values, &device).require_grad()).collect()
     }
 
     /// The loss as the trainer has it, with a teacher and with numbers left out.

@@ -5,9 +5,9 @@ use burn::module::{Module, Param, ParamId};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, MuonConfig};
-use burn::tensor::{Bytes, Device, Tensor, TensorData};
+use burn::tensor::{Bytes, Device, Tensor};
+use llamita::Config;
 use llamita::weights::Tensor as Name;
-use llamita::{Config, Tape};
 
 use crate::network;
 use crate::settings::{Optimizer, Training};
@@ -50,11 +50,10 @@ impl Parameters {
         let shard = |index| {
             let places: Vec<_> = (0..tensors.len()).filter(|&place| kind(place) == index).collect();
             let tensors = places.iter().map(|&place| {
-                let (rows, columns) = Tape::shape(config, tensors[place]);
-                let data = TensorData::new(values[place].clone(), [rows, columns]);
+                let tensor = network::on_device(config, tensors[place], &values[place], device);
                 // The optimizer knows its memory of a tensor by this number, also after a restart.
                 let id = ParamId::from(1 + place as u64);
-                Param::initialized(id, Tensor::from_data(data, device).require_grad())
+                Param::initialized(id, tensor.require_grad())
             });
             let weights = Weights { tensors: tensors.collect() };
             let (optimizer, rate) = match (index, training.optimizer) {

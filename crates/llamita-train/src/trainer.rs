@@ -128,9 +128,10 @@ impl Trainer {
             parameters.remember(&memory)?;
         }
         let teacher = teacher.map(|model| {
-            let parameters =
-                Parameters::new(&model.config, &model.tensors, training, &device.clone().autodiff());
-            (Network::new(model.config), parameters.tensors())
+            let tensors = network::tensors(&model.config).zip(&model.tensors);
+            let tensors =
+                tensors.map(|(name, values)| network::on_device(&model.config, name, values, &device));
+            (Network::new(model.config), tensors.collect())
         });
         let with_extra = extra.map(|extra| Stream::new(stories.clone().and(&extra), training.seed));
         let streams = (with_extra, Stream::new(stories, training.seed));

@@ -8,7 +8,6 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
-use llamita::Tape;
 use llamita_convert::{Vocabulary, stories, vocabulary};
 
 use crate::checkpoint::Checkpoint;
@@ -129,7 +128,7 @@ pub fn run(options: &Options) -> Result<()> {
     let bits_per_byte = predicted as f64 / material.validation.bytes as f64 / std::f64::consts::LN_2;
     let summary = format!(
         "{} weights; {} stories of {} tokens, {:.2} bytes each; {} threads",
-        weights(&settings)?,
+        network::sizes(&settings.model.config()?).sum::<usize>(),
         material.stories.count(),
         material.stories.tokens(),
         material.stories.bytes as f64 / material.stories.tokens() as f64,
@@ -146,15 +145,6 @@ pub fn run(options: &Options) -> Result<()> {
         }
     })?;
     trainer.run(&files, &mut report, &STOP)
-}
-
-fn weights(settings: &Settings) -> Result<usize> {
-    let config = settings.model.config()?;
-    let size = |tensor| {
-        let (rows, columns) = Tape::shape(&config, tensor);
-        rows * columns
-    };
-    Ok(network::tensors(&config).map(size).sum())
 }
 
 /// Reads everything that is trained with; `begun` are the tokens of a training that goes on.
