@@ -39,29 +39,21 @@ struct Scratch {
     values: Vec<i8>,
     scales: Vec<u16>,
     bytes: Vec<u8>,
-    scale_bytes: Vec<u8>,
-}
-
-/// Checksums of what was written of a tensor: of its numbers or its integers, and of its scales.
-#[derive(Default)]
-pub(crate) struct Checksums {
-    pub numbers: crc32fast::Hasher,
-    pub scales: crc32fast::Hasher,
 }
 
 impl Conversion<'_> {
-    /// Writes a tensor in a format to its place in a file, and if that is a native one its scales to theirs.
+    /// Writes a tensor in a format to its place in a file; returns its checksum.
     pub(crate) fn write(
         &mut self,
         tensor: Tensor,
         format: Format,
-        [place, scales_place]: [u64; 2],
+        place: u64,
         out: &mut (impl Write + Seek),
-    ) -> Result<Checksums> {
+    ) -> Result<u32> {
         let (rows, columns) = Tape::shape(self.source.config(), tensor);
         let mut scratch = Scratch::default();
-        let (mut at, mut scales_at) = (place, scales_place);
-        let mut sums = Checksums::default();
+        let mut checksum = crc32fast::Hasher::new();
+        out.seek(SeekFrom::Start(place)).map_err(Error::Write)?;
         for rows in chunks(rows, columns) {
             let weights = rows.len() * columns;
             match format {
@@ -72,11 +64,9 @@ impl Conversion<'_> {
                 Format::Quantized { quant, group } => {
                     let layout = Layout { quant, rows: rows.len(), columns, group: group as usize };
                     self.integers(tensor, rows.start, layout, &mut scratch)?;
-                    let Scratch { values, scales, bytes, scale_bytes, .. } = &mut scratch;
-                    bytes.resize(layout.values_len(), 0);
-                    scale_bytes.resize(2 * layout.scales_len(), 0);
-                    pack(&layout, values, scales, bytes, scale_bytes);
-                    put(out, &mut scales_at, scale_bytes, &mut sums.scales)?;
+                    let Scratch { values, scales, bytes, .. } = &mut scratch;
+                    bytes.resize(layout.len(), 0);
+                    pack(&layout, values, scales, bytes);
                 }
                 Format::Blocks(blocks) => {
                     let quant = if blocks == Blocks::Q8_0 { Quant::Q8 } else { Quant::Q4 };
@@ -85,10 +75,11 @@ impl Conversion<'_> {
                     encode_blocks(quant, &mut scratch);
                 }
             }
-            put(out, &mut at, &scratch.bytes, &mut sums.numbers)?;
+            checksum.update(&scratch.bytes);
+            out.write_all(&scratch.bytes).map_err(Error::Write)?;
             (self.progress)(weights as u64);
         }
-        Ok(sums)
+        Ok(checksum.finalize())
     }
 
     /// Reads rows as floats.
@@ -198,17 +189,4 @@ fn encode_blocks(quant: Quant, scratch: &mut Scratch) {
             }
         }
     }
-}
-
-/// Writes bytes at a place, which moves on behind them.
-fn put(
-    out: &mut (impl Write + Seek),
-    place: &mut u64,
-    bytes: &[u8],
-    checksum: &mut crc32fast::Hasher,
-) -> Result<()> {
-    checksum.update(bytes);
-    out.seek(SeekFrom::Start(*place)).and_then(|_| out.write_all(bytes)).map_err(Error::Write)?;
-    *place += bytes.len() as u64;
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use llamita::Tape;
 use llamita::format::TensorName;
 use llamita::weights::{Blocks, Format, Tensor};
-use llamita_kernels::quantized::{BLOCK_ROWS, Layout, Quant};
+use llamita_kernels::quantized::{BLOCK_ROWS, Quant};
 
 use crate::conversion::Conversion;
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::source::Source;
 use crate::vocabulary::{Vocabulary, VocabularyModel};
 
 /// The version of the layout of native tensors.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 const CHECKSUMS: &str = "llamita.checksums";
 /// What a llama2.c checkpoint had that no other format does, in files that lose nothing else of it either.
 pub(crate) const ROPE_TABLES: &str = "llama2c.rope_tables";
@@ -43,8 +43,8 @@ pub struct GgufFile {
 struct Placed {
     tensor: Tensor,
     format: Format,
-    /// First bytes of its numbers or integers, and of its scales where they are apart.
-    places: [u64; 2],
+    /// Its first byte.
+    place: u64,
 }
 
 /// A tensor as the list of tensors has it.
@@ -56,8 +56,7 @@ struct Info {
 }
 
 impl GgufFile {
-    /// The engine's own kind: tensors in tape order at multiples of 64 bytes, quantized ones apart from their
-    /// scales, with checksums.
+    /// The engine's own kind: tensors in tape order at multiples of 64 bytes, with checksums.
     ///
     /// `plan` has floats and native formats.
     pub fn device(source: &dyn Source, plan: &Plan) -> Self {
@@ -82,8 +81,7 @@ impl GgufFile {
     }
 
     fn new(mut metadata: Metadata, plan: &Plan, alignment: u64, checksums: bool) -> Self {
-        let tensors: Vec<_> = plan.tensors().map(|(tensor, format)| infos(plan, tensor, format)).collect();
-        let infos: Vec<_> = tensors.iter().flatten().collect();
+        let infos: Vec<_> = plan.tensors().map(|(tensor, format)| info(plan, tensor, format)).collect();
         let count = infos.len() as u64;
         if checksums {
             metadata.array(CHECKSUMS, U32, count, |bytes| bytes.resize(bytes.len() + 4 * count as usize, 0));
@@ -96,7 +94,7 @@ impl GgufFile {
 
         let mut end = 0_u64;
         let mut offsets = Vec::new();
-        for info in infos {
+        for info in &infos {
             string(&mut header, info.name.as_bytes());
             header.extend((info.dimensions.len() as u32).to_le_bytes());
             info.dimensions.iter().for_each(|size| header.extend(size.to_le_bytes()));
@@ -107,13 +105,9 @@ impl GgufFile {
         }
         let data = (header.len() as u64).next_multiple_of(alignment);
         header.resize(data as usize, 0);
-        let mut offsets = offsets.into_iter().map(|offset| data + offset);
-        let placed = plan.tensors().zip(&tensors).map(|((tensor, format), infos)| {
-            let mut places = [0; 2];
-            places.iter_mut().zip(infos).zip(&mut offsets).for_each(|((place, _), offset)| *place = offset);
-            Placed { tensor, format, places }
-        });
-        Self { tensors: placed.collect(), header, checksums, len: data + end }
+        let placed = |((tensor, format), offset)| Placed { tensor, format, place: data + offset };
+        let tensors = plan.tensors().zip(offsets).map(placed).collect();
+        Self { tensors, header, checksums, len: data + end }
     }
 
     /// Bytes of the file.
@@ -130,19 +124,10 @@ impl GgufFile {
         out.seek(SeekFrom::Start(0)).and_then(|_| out.write_all(&self.header)).map_err(Error::Write)?;
         let mut sums: Vec<u8> = Vec::new();
         let mut gaps = Gaps { end: self.header.len() as u64 };
-        for &Placed { tensor, format, places } in &self.tensors {
+        for &Placed { tensor, format, place } in &self.tensors {
             let (rows, columns) = Tape::shape(conversion.source.config(), tensor);
-            let found = conversion.write(tensor, format, places, out)?;
-            sums.extend(found.numbers.finalize().to_le_bytes());
-            match format {
-                Format::Quantized { quant, group } => {
-                    sums.extend(found.scales.finalize().to_le_bytes());
-                    let layout = Layout { quant, rows, columns, group: group as usize };
-                    gaps.fill(out, places[0], layout.values_len() as u64)?;
-                    gaps.fill(out, places[1], 2 * layout.scales_len() as u64)?;
-                }
-                _ => gaps.fill(out, places[0], format.bytes(rows, columns))?,
-            }
+            sums.extend(conversion.write(tensor, format, place, out)?.to_le_bytes());
+            gaps.fill(out, place, format.bytes(rows, columns))?;
         }
         gaps.fill(out, self.len, 0)?;
         if let Some(place) = self.checksums {
@@ -170,39 +155,21 @@ impl Gaps {
     }
 }
 
-/// The entries of a tensor: two where its scales are apart.
-fn infos(plan: &Plan, tensor: Tensor, format: Format) -> Vec<Info> {
+/// A tensor as the list has it.
+fn info(plan: &Plan, tensor: Tensor, format: Format) -> Info {
     let (rows, columns) = Tape::shape(plan.config(), tensor);
-    let name = TensorName(tensor).to_string();
-    if let Format::Quantized { quant, group } = format {
-        let layout = Layout { quant, rows, columns, group: group as usize };
+    let (name, bytes) = (TensorName(tensor).to_string(), format.bytes(rows, columns));
+    if let Format::Quantized { quant, .. } = format {
+        let ending = if quant == Quant::Q8 { "q8" } else { "q4" };
+        let name = format!("{}.{ending}", name.trim_end_matches(".weight"));
         let blocks = rows.div_ceil(BLOCK_ROWS) as u64;
-        let name = name.trim_end_matches(".weight");
-        let (ending, values) = match quant {
-            Quant::Q8 => ("q8", layout.values_len() as u64),
-            Quant::Q4 => ("q4", layout.values_len() as u64),
-        };
-        let scales = layout.scales_len() as u64;
-        return vec![
-            Info {
-                name: format!("{name}.{ending}"),
-                dimensions: vec![values / blocks, blocks],
-                kind: 24,
-                bytes: values,
-            },
-            Info {
-                name: format!("{name}.scales"),
-                dimensions: vec![scales / blocks, blocks],
-                kind: 1,
-                bytes: 2 * scales,
-            },
-        ];
+        return Info { name, dimensions: vec![bytes / blocks, blocks], kind: 24, bytes };
     }
     let dimensions = match tensor {
         Tensor::Norm(_) => vec![columns as u64],
         _ => vec![columns as u64, rows as u64],
     };
-    vec![Info { name, dimensions, kind: ggml_type(format), bytes: format.bytes(rows, columns) }]
+    Info { name, dimensions, kind: ggml_type(format), bytes }
 }
 
 /// ggml's number of a type.

@@ -22,7 +22,7 @@ pub fn write(conversion: &mut Conversion<'_>, out: &mut (impl Write + Seek)) -> 
     let mut end = header.len() as u64;
     for (tensor, place) in tensors {
         zeros(out, end, place)?;
-        conversion.write(tensor, Format::F32, [place, 0], out)?;
+        conversion.write(tensor, Format::F32, place, out)?;
         let (rows, columns) = llamita::Tape::shape(&config, tensor);
         end = place + 4 * rows as u64 * columns as u64;
     }

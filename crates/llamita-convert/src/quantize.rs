@@ -2,7 +2,7 @@
 
 use half::f16;
 use llamita::weights::Tensor;
-use llamita_kernels::quantized::{Layout, Quant};
+use llamita_kernels::quantized::{BLOCK_ROWS, Layout, Quant};
 
 use crate::error::Result;
 
@@ -175,21 +175,25 @@ fn nearest(number: f32) -> f32 {
 /// Lays integers and scales out as the kernels read them: `layout` is of these rows alone, which are whole
 /// blocks but for the last of a matrix.
 ///
-/// `values`: (rows, columns); `scales`: (rows, groups). `bytes` has `layout.values_len()` and `scale_bytes`
-/// two for each of `layout.scales_len()`.
+/// `values`: (rows, columns); `scales`: (rows, groups); `bytes` has `layout.len()`.
 ///
 /// # Panics
 /// If the lengths do not agree.
-pub fn pack(layout: &Layout, values: &[i8], scales: &[u16], bytes: &mut [u8], scale_bytes: &mut [u8]) {
+pub fn pack(layout: &Layout, values: &[i8], scales: &[u16], bytes: &mut [u8]) {
     let (columns, groups) = (layout.columns, layout.groups());
     assert_eq!((values.len(), scales.len()), (layout.rows * columns, layout.rows * groups));
-    assert_eq!((bytes.len(), scale_bytes.len()), (layout.values_len(), 2 * layout.scales_len()));
-    // What is filled up stands for zeros.
+    assert_eq!(bytes.len(), layout.len());
+    // What is filled up stands for zeros, and has the scale 0.
     bytes.fill(match layout.quant {
         Quant::Q8 => 0,
         Quant::Q4 => 0x88,
     });
-    scale_bytes.fill(0);
+    for row in 0..layout.blocks() * BLOCK_ROWS {
+        for group in 0..groups {
+            let scale = if row < layout.rows { scales[row * groups + group] } else { 0 };
+            bytes[layout.scale_place(row, group)..][..2].copy_from_slice(&scale.to_le_bytes());
+        }
+    }
     for row in 0..layout.rows {
         let values = &values[row * columns..][..columns];
         // 16 values in a row lie side by side, with eight bits or in the low or high half of each byte.
@@ -203,10 +207,6 @@ pub fn pack(layout: &Layout, values: &[i8], scales: &[u16], bytes: &mut [u8], sc
                 };
             }
         }
-        for group in 0..groups {
-            let place = 2 * layout.scale_place(row, group);
-            scale_bytes[place..place + 2].copy_from_slice(&scales[row * groups + group].to_le_bytes());
-        }
     }
 }
 
@@ -217,10 +217,10 @@ const RUN: usize = 16;
 ///
 /// # Panics
 /// If the lengths do not agree.
-pub fn unpack(layout: &Layout, bytes: &[u8], scale_bytes: &[u8], values: &mut [i8], scales: &mut [u16]) {
+pub fn unpack(layout: &Layout, bytes: &[u8], values: &mut [i8], scales: &mut [u16]) {
     let (columns, groups) = (layout.columns, layout.groups());
     assert_eq!((values.len(), scales.len()), (layout.rows * columns, layout.rows * groups));
-    assert_eq!((bytes.len(), scale_bytes.len()), (layout.values_len(), 2 * layout.scales_len()));
+    assert_eq!(bytes.len(), layout.len());
     for row in 0..layout.rows {
         let values = &mut values[row * columns..][..columns];
         for (run, values) in values.chunks_mut(RUN).enumerate() {
@@ -234,8 +234,8 @@ pub fn unpack(layout: &Layout, bytes: &[u8], scale_bytes: &[u8], values: &mut [i
             }
         }
         for group in 0..groups {
-            let place = 2 * layout.scale_place(row, group);
-            scales[row * groups + group] = u16::from_le_bytes([scale_bytes[place], scale_bytes[place + 1]]);
+            let place = layout.scale_place(row, group);
+            scales[row * groups + group] = u16::from_le_bytes([bytes[place], bytes[place + 1]]);
         }
     }
 }
@@ -367,12 +367,11 @@ mod tests {
             let low = if q4 { -8 } else { -127 };
             let values: Vec<i8> = (0..rows * columns).map(|i| (low + (i * 7 % most) as i32) as i8).collect();
             let scales: Vec<u16> = (0..rows * layout.groups()).map(|i| i as u16 + 1).collect();
-            let (mut bytes, mut scale_bytes) = (vec![1; layout.values_len()], vec![1; 2 * layout.scales_len()]);
-            pack(&layout, &values, &scales, &mut bytes, &mut scale_bytes);
+            let mut bytes = vec![1; layout.len()];
+            pack(&layout, &values, &scales, &mut bytes);
             // The kernels' own view of the same bytes, zeros around included.
-            let words: Vec<_> = scale_bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b)).collect();
             let view = llamita_kernels::quantized::QuantizedRows {
-                quant, padded: layout.padded(), group, values: &bytes, scales: &words,
+                quant, padded: layout.padded(), group, bytes: &bytes,
             };
             for row in 0..view.rows() {
                 for column in 0..layout.padded() {
@@ -382,7 +381,7 @@ mod tests {
                 }
             }
             let (mut values_back, mut scales_back) = (vec![0; values.len()], vec![0; scales.len()]);
-            unpack(&layout, &bytes, &scale_bytes, &mut values_back, &mut scales_back);
+            unpack(&layout, &bytes, &mut values_back, &mut scales_back);
             prop_assert_eq!(values_back, values);
             prop_assert_eq!(scales_back, scales);
         }

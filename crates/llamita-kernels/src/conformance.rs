@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use crate::quantized::{Input, Layout, Quant, Quantized, QuantizedRows};
+use crate::quantized::{BLOCK_ROWS, Input, Layout, Quant, Quantized, QuantizedRows};
 use crate::{Cache, Kernels, LANES, Panel, Rows};
 
 /// A kernel whose result is not the reference's.
@@ -256,16 +256,16 @@ impl Suite {
     fn quantized_products(&mut self, layout: Layout, batch: usize) -> Result<(), Mismatch> {
         let Layout { quant, rows, columns, group } = layout;
         let (padded, groups) = (layout.padded(), layout.groups());
-        let bytes: [u8; 24 * 192] = core::array::from_fn(|_| self.number(127.99) as i32 as u8);
-        // Half precision of either sign, subnormal to large.
-        let scales: [u16; 24 * 6] = core::array::from_fn(|_| self.number(128.0).to_bits() as u16 & 0xbbff);
-        let weights = Rows::Quantized(QuantizedRows {
-            quant,
-            padded,
-            group,
-            values: &bytes[..layout.values_len()],
-            scales: &scales[..layout.scales_len()],
-        });
+        let mut bytes: [u8; 24 * 192 + 24 * 6 * 2] =
+            core::array::from_fn(|_| self.number(127.99) as i32 as u8);
+        for row in 0..layout.blocks() * BLOCK_ROWS {
+            for group in 0..groups {
+                // Half precision of either sign, subnormal to large.
+                let scale = self.number(128.0).to_bits() as u16 & 0xbbff;
+                bytes[layout.scale_place(row, group)..][..2].copy_from_slice(&scale.to_le_bytes());
+            }
+        }
+        let weights = Rows::Quantized(QuantizedRows { quant, padded, group, bytes: &bytes[..layout.len()] });
 
         let x: [f32; 5 * 172] = self.fill(2.0);
         let [mut values, mut reference] = [[99; 5 * 192]; 2];

@@ -8,13 +8,14 @@
 //!
 //! # Layout
 //! Eight rows lie side by side as a block, so that a vector unit sums eight rows at a time, each in a lane of
-//! its own, while the weights are one run of memory, which the hardware reads ahead. Within a block, 16 bytes of
-//! a row follow 16 bytes of the row before; a unit that multiplies 16 bytes at once, such as that of the
-//! ESP32-S3, finds them together. The 16 bytes are 16 columns of eight bits, or 32 columns of four: the first
+//! its own, while the weights are one run of memory, which the hardware reads ahead. A block begins with its
+//! scales, those of its eight rows side by side for each group. Then, 16 bytes of a row follow 16 bytes of the row
+//! before; a unit that multiplies 16 bytes at once, such as that of the ESP32-S3, finds them together, at multiples of
+//! 16 bytes from the block's first. The 16 bytes are 16 columns of eight bits, or 32 columns of four: the first
 //! half in the low bits, the second in the high bits, so that one mask and one shift unpack them in order.
 //! Rows are filled up with zeros to whole blocks.
 //!
-//! The scales are a tensor apart, those of eight rows side by side for each group.
+//! So any whole blocks are one run of bytes that means something by itself, which is what a stream needs.
 //!
 //! # Arithmetic
 //! The activations are quantized to eight bits in the same groups, once per product. A group's sum of products
@@ -91,36 +92,46 @@ impl Layout {
         self.rows.div_ceil(BLOCK_ROWS)
     }
 
-    /// Bytes of the values.
-    pub const fn values_len(&self) -> usize {
-        self.quant.bytes(self.blocks() * BLOCK_ROWS * self.padded())
+    /// Bytes of a block of rows.
+    pub const fn block_len(&self) -> usize {
+        block_len(self.quant, self.padded(), self.groups())
     }
 
-    /// Number of scales.
-    pub const fn scales_len(&self) -> usize {
-        self.blocks() * BLOCK_ROWS * self.groups()
+    /// Bytes of the matrix.
+    #[expect(clippy::len_without_is_empty, reason = "no matrix is empty")]
+    pub const fn len(&self) -> usize {
+        self.blocks() * self.block_len()
     }
 
     /// The byte of a weight; of four bits it has the low half where the second value is false, else the high.
     pub const fn value_place(&self, row: usize, column: usize) -> (usize, bool) {
-        value_place(self.quant, self.padded(), row, column)
+        value_place(self.quant, self.padded(), self.groups(), row, column)
     }
 
-    /// The index of a group's scale.
+    /// The first of a scale's two bytes.
     pub const fn scale_place(&self, row: usize, group: usize) -> usize {
-        scale_place(self.groups(), row, group)
+        scale_place(self.block_len(), row, group)
     }
 }
 
-const fn value_place(quant: Quant, padded: usize, row: usize, column: usize) -> (usize, bool) {
-    let run = quant.run_columns();
-    let block = row / BLOCK_ROWS * quant.bytes(BLOCK_ROWS * padded);
-    let place = (column / run * BLOCK_ROWS + row % BLOCK_ROWS) * RUN + column % RUN;
-    (block + place, column % run >= RUN)
+/// Bytes of the scales of a block.
+const fn scales_len(groups: usize) -> usize {
+    2 * BLOCK_ROWS * groups
 }
 
-const fn scale_place(groups: usize, row: usize, group: usize) -> usize {
-    (row / BLOCK_ROWS * groups + group) * BLOCK_ROWS + row % BLOCK_ROWS
+const fn block_len(quant: Quant, padded: usize, groups: usize) -> usize {
+    scales_len(groups) + quant.bytes(BLOCK_ROWS * padded)
+}
+
+const fn value_place(quant: Quant, padded: usize, groups: usize, row: usize, column: usize) -> (usize, bool) {
+    let run = quant.run_columns();
+    let values = row / BLOCK_ROWS * block_len(quant, padded, groups) + scales_len(groups);
+    let place = (column / run * BLOCK_ROWS + row % BLOCK_ROWS) * RUN + column % RUN;
+    (values + place, column % run >= RUN)
+}
+
+const fn scale_place(block_len: usize, row: usize, group: usize) -> usize {
+    row / BLOCK_ROWS * block_len + 2 * (group * BLOCK_ROWS + row % BLOCK_ROWS)
 }
 
 /// Consecutive rows of a quantized matrix, in whole blocks.
@@ -132,11 +143,9 @@ pub struct QuantizedRows<'a> {
     pub padded: usize,
     /// Columns that share a scale.
     pub group: usize,
-    /// The integers: (rows / 8, padded / 16, 8, 16) of eight bits, (rows / 8, padded / 32, 8, 16) bytes of
-    /// two times four bits.
-    pub values: &'a [u8],
-    /// Scales, half precision as bits: (rows / 8, padded / group, 8).
-    pub scales: &'a [u16],
+    /// A block for every eight rows. Each has the scales, half precision, little-endian: (padded / group, 8), and then
+    /// the integers: (padded / 16, 8, 16) of eight bits, (padded / 32, 8, 16) bytes of two times four bits.
+    pub bytes: &'a [u8],
 }
 
 impl<'a> QuantizedRows<'a> {
@@ -147,25 +156,30 @@ impl<'a> QuantizedRows<'a> {
 
     /// Number of rows, those of zeros at the end included.
     pub const fn rows(&self) -> usize {
-        self.scales.len() / self.groups()
+        self.bytes.len() / self.block_len() * BLOCK_ROWS
+    }
+
+    /// Bytes of a block of rows.
+    pub const fn block_len(&self) -> usize {
+        block_len(self.quant, self.padded, self.groups())
+    }
+
+    /// Bytes of a block before its integers.
+    pub(crate) const fn scales_len(&self) -> usize {
+        scales_len(self.groups())
     }
 
     /// Some of the rows, from a block's first on.
     pub(crate) fn slice(self, rows: Range<usize>) -> Self {
         assert!(rows.start.is_multiple_of(BLOCK_ROWS), "whole blocks");
-        let end = rows.end.next_multiple_of(BLOCK_ROWS).min(self.rows());
-        let row = self.quant.bytes(self.padded);
-        Self {
-            values: &self.values[rows.start * row..end * row],
-            scales: &self.scales[rows.start * self.groups()..end * self.groups()],
-            ..self
-        }
+        let block = |row: usize| row.div_ceil(BLOCK_ROWS) * self.block_len();
+        Self { bytes: &self.bytes[block(rows.start)..block(rows.end)], ..self }
     }
 
     /// The integer of a weight.
     pub fn value(&self, row: usize, column: usize) -> i8 {
-        let (place, high) = value_place(self.quant, self.padded, row, column);
-        let byte = self.values[place];
+        let (place, high) = value_place(self.quant, self.padded, self.groups(), row, column);
+        let byte = self.bytes[place];
         match self.quant {
             Quant::Q8 => byte as i8,
             Quant::Q4 => (if high { byte >> 4 } else { byte & 15 }) as i8 - 8,
@@ -174,13 +188,16 @@ impl<'a> QuantizedRows<'a> {
 
     /// The scale of a group.
     pub fn scale(&self, row: usize, group: usize) -> f32 {
-        F16::to_f32(self.scales[scale_place(self.groups(), row, group)])
+        let place = scale_place(self.block_len(), row, group);
+        F16::to_f32(u16::from_le_bytes([self.bytes[place], self.bytes[place + 1]]))
     }
 
     /// The bytes of 16 columns (or 32 of four bits) of a row.
     pub(crate) fn run(&self, row: usize, run: usize) -> &'a [u8; RUN] {
-        let (place, _) = value_place(self.quant, self.padded, row, run * self.quant.run_columns());
-        let (runs, _) = self.values.as_chunks();
+        let column = run * self.quant.run_columns();
+        let (place, _) = value_place(self.quant, self.padded, self.groups(), row, column);
+        // Scales fill whole runs as well.
+        let (runs, _) = self.bytes.as_chunks();
         &runs[place / RUN]
     }
 
@@ -191,9 +208,7 @@ impl<'a> QuantizedRows<'a> {
             && self.padded > 0
             && self.padded.is_multiple_of(self.group)
             && self.padded <= MAX_COLUMNS
-            && self.scales.len().is_multiple_of(BLOCK_ROWS * self.groups())
-            // A shape that nothing fills may have more bytes than addresses of 32 bits count.
-            && self.rows().checked_mul(self.quant.bytes(self.padded)) == Some(self.values.len())
+            && self.bytes.len().is_multiple_of(self.block_len())
     }
 }
 
@@ -228,36 +243,30 @@ impl<'a> From<&'a [f32]> for Input<'a> {
 mod tests {
     use super::*;
 
-    /// Where addresses have 32 bits, the product of these rows and columns is 0 and more.
-    #[test]
-    fn shapes_beyond_the_addresses_do_not_fit() {
-        let scales = [0; MAX_COLUMNS];
-        for (quant, values) in [(Quant::Q8, &[][..]), (Quant::Q4, &[0; 64]), (Quant::Q8, &[0; 64])] {
-            let rows =
-                QuantizedRows { quant, padded: MAX_COLUMNS, group: MAX_COLUMNS, values, scales: &scales };
-            assert!(!rows.fits(), "{quant:?} of {} bytes", values.len());
-        }
-    }
-
     #[test]
     fn every_weight_has_a_place_of_its_own() {
         for quant in [Quant::Q8, Quant::Q4] {
             for (rows, columns, group) in [(1, 1, 32), (8, 32, 32), (11, 172, 64), (24, 100, 128)] {
                 let layout = Layout { quant, rows, columns, group };
-                let mut seen = vec![[false; 2]; layout.values_len()];
-                let mut scales = vec![false; layout.scales_len()];
+                // Of each byte the halves that were taken.
+                let mut seen = vec![[false; 2]; layout.len()];
+                let mut take = |place: usize, half: usize| {
+                    assert!(!core::mem::replace(&mut seen[place][half], true), "{layout:?}, byte {place}");
+                };
                 for row in 0..layout.blocks() * BLOCK_ROWS {
                     for column in 0..layout.padded() {
                         let (place, high) = layout.value_place(row, column);
-                        assert!(!core::mem::replace(&mut seen[place][usize::from(high)], true));
+                        take(place, usize::from(high));
+                        if quant == Quant::Q8 {
+                            take(place, 1);
+                        }
                     }
                     for group in 0..layout.groups() {
-                        assert!(!core::mem::replace(&mut scales[layout.scale_place(row, group)], true));
+                        let place = layout.scale_place(row, group);
+                        (0..4).for_each(|half| take(place + half / 2, half % 2));
                     }
                 }
-                let halves = usize::from(quant == Quant::Q4);
-                assert!(seen.iter().all(|seen| seen[..=halves].iter().all(|&seen| seen)), "{layout:?}");
-                assert!(scales.iter().all(|&seen| seen), "{layout:?}");
+                assert!(seen.as_flattened().iter().all(|&seen| seen), "{layout:?}");
             }
         }
     }

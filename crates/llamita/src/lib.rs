@@ -63,7 +63,7 @@ pub use forward::{Engine, Error};
 pub use generate::{Generation, Stop};
 pub use llamita_kernels::{CacheFormat, Kernels, LANES, Rows, Solo, Team};
 pub use profile::{Profile, Stage};
-pub use resident::Resident;
+pub use resident::{Resident, rows_of};
 pub use sampler::{Sampler, Settings};
 pub use state::{Capacity, State, state_len};
 pub use tokenizer::{Tokenizer, Utf8Stream};

@@ -1,7 +1,7 @@
 //! Weights that are all in memory: a file that is mapped or has been read.
 
 use llamita_kernels::Rows;
-use llamita_kernels::quantized::{Layout, QuantizedRows};
+use llamita_kernels::quantized::QuantizedRows;
 use zerocopy::FromBytes;
 
 use crate::config::Config;
@@ -30,29 +30,10 @@ impl<'a> Resident<'a> {
 
     /// All rows of a tensor.
     fn rows(&self, tensor: Tensor) -> Result<Rows<'a>, FormatError> {
-        let Entry { offset, scales, format } = self.tape.entry(tensor);
-        let (rows, columns) = Tape::shape(self.tape.config(), tensor);
-        let misaligned = |alignment| FormatError::MemoryAlignment { tensor, alignment };
-        let floats = || self.part(tensor, offset, format.bytes(rows, columns));
-        let halves = |bytes| <[u16]>::ref_from_bytes(bytes).map_err(|_| misaligned(2));
-        Ok(match format {
-            Format::F32 => {
-                Rows::F32(<[f32]>::ref_from_bytes(floats()?).map_err(|_| misaligned(format.alignment()))?)
-            }
-            Format::F16 => Rows::F16(halves(floats()?)?),
-            Format::Bf16 => Rows::Bf16(halves(floats()?)?),
-            Format::Quantized { quant, group } => {
-                let layout = Layout { quant, rows, columns, group: group as usize };
-                Rows::Quantized(QuantizedRows {
-                    quant,
-                    padded: layout.padded(),
-                    group: layout.group,
-                    values: self.part(tensor, offset, layout.values_len() as u64)?,
-                    scales: halves(self.part(tensor, scales, 2 * layout.scales_len() as u64)?)?,
-                })
-            }
-            Format::Blocks(_) => return Err(FormatError::Repack { tensor, format }),
-        })
+        let Entry { offset, format, .. } = self.tape.entry(tensor);
+        let shape = Tape::shape(self.tape.config(), tensor);
+        let bytes = self.part(tensor, offset, format.bytes(shape.0, shape.1))?;
+        rows_of(tensor, format, shape.1, bytes)
     }
 
     /// Bytes of the file.
@@ -62,6 +43,30 @@ impl<'a> Resident<'a> {
         let bytes = if end <= file { self.file.get(start as usize..end as usize) } else { None };
         bytes.ok_or(FormatError::TensorBounds { tensor, end, file })
     }
+}
+
+/// Bytes of a file as rows of a tensor, each of `columns` weights.
+///
+/// # Errors
+/// If the bytes are not aligned to the numbers, or have to be repacked.
+pub fn rows_of(
+    tensor: Tensor,
+    format: Format,
+    columns: usize,
+    bytes: &[u8],
+) -> Result<Rows<'_>, FormatError> {
+    let misaligned = |alignment| FormatError::MemoryAlignment { tensor, alignment };
+    let halves = || <[u16]>::ref_from_bytes(bytes).map_err(|_| misaligned(format.alignment()));
+    Ok(match format {
+        Format::F32 => Rows::F32(<[f32]>::ref_from_bytes(bytes).map_err(|_| misaligned(format.alignment()))?),
+        Format::F16 => Rows::F16(halves()?),
+        Format::Bf16 => Rows::Bf16(halves()?),
+        Format::Quantized { quant, group } => {
+            let group = group as usize;
+            Rows::Quantized(QuantizedRows { quant, padded: columns.next_multiple_of(group), group, bytes })
+        }
+        Format::Blocks(_) => return Err(FormatError::Repack { tensor, format }),
+    })
 }
 
 impl Weights for Resident<'_> {

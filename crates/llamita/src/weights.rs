@@ -200,17 +200,17 @@ impl fmt::Display for Format {
 /// Where one tensor of the tape lies in the model file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// First byte, from the start of the file; of the integers where they are apart from their scales.
+    /// First byte, from the start of the file.
     pub offset: u64,
-    /// First byte of the scales, where they are apart; 0 elsewhere.
-    pub scales: u64,
     /// How its numbers are stored.
     pub format: Format,
+    /// CRC-32 of its bytes, if the file has such sums.
+    pub checksum: Option<u32>,
 }
 
 impl Entry {
     /// A place holder, to fill the memory that is lent to a reader.
-    pub const EMPTY: Self = Self { offset: 0, scales: 0, format: Format::F32 };
+    pub const EMPTY: Self = Self { offset: 0, format: Format::F32, checksum: None };
 }
 
 /// A tensor of the tape: its place in the sequence follows from the model's shape.

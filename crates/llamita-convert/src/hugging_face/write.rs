@@ -80,7 +80,7 @@ pub fn write_safetensors(
     let mut conversion =
         Conversion { source: &mut source, quantizer: conversion.quantizer, progress: conversion.progress };
     for (tensor, format, start) in tensors {
-        conversion.write(tensor, format, [data + start, 0], out)?;
+        conversion.write(tensor, format, data + start, out)?;
     }
     out.flush().map_err(Error::Write)
 }

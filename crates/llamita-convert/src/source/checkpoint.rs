@@ -110,19 +110,17 @@ impl<F: Read + Seek> Checkpoint<F> {
         let rows = (first_row + count).next_multiple_of(BLOCK_ROWS) - first_block * BLOCK_ROWS;
         let layout = Layout { rows, ..whole };
         let before = Layout { rows: first_block * BLOCK_ROWS, ..whole };
-        let start = entry.offset + before.values_len() as u64;
-        fetch(&mut self.file, &mut self.bytes, start, layout.values_len())?;
-        let start = entry.scales + 2 * before.scales_len() as u64;
-        fetch(&mut self.file, &mut self.scale_bytes, start, 2 * layout.scales_len())?;
+        fetch(&mut self.file, &mut self.bytes, entry.offset + before.len() as u64, layout.len())?;
         Ok(layout)
     }
 
     /// Integers of llama2.c, of which `first` is the number of the first in the whole tensor, and the scales
-    /// of all groups that they touch, which are `f32` as bytes.
-    fn fetch_llama2c(&mut self, entry: Entry, group: usize, first: usize, len: usize) -> Result<()> {
-        fetch(&mut self.file, &mut self.bytes, entry.offset + first as u64, len)?;
+    /// of all groups that they touch, which are `f32` as bytes and follow the integers of the tensor.
+    fn fetch_llama2c(&mut self, tensor: Tensor, group: usize, first: usize, len: usize) -> Result<()> {
+        let (Entry { offset, .. }, (rows, columns)) = (self.entry(tensor), Tape::shape(&self.config, tensor));
+        fetch(&mut self.file, &mut self.bytes, offset + first as u64, len)?;
         let groups = first / group..(first + len).div_ceil(group);
-        let start = entry.scales + 4 * groups.start as u64;
+        let start = offset + rows as u64 * columns as u64 + 4 * groups.start as u64;
         fetch(&mut self.file, &mut self.scale_bytes, start, 4 * groups.len())
     }
 }
@@ -162,7 +160,7 @@ impl<F: Read + Seek> Source for Checkpoint<F> {
     }
 
     fn read(&mut self, tensor: Tensor, first_row: usize, out: &mut [f32]) -> Result<()> {
-        let entry @ Entry { offset, format, .. } = self.entry(tensor);
+        let Entry { offset, format, .. } = self.entry(tensor);
         let columns = super::check_rows(&self.config, tensor, first_row, out.len());
         match format {
             Format::F32 => {
@@ -193,7 +191,7 @@ impl<F: Read + Seek> Source for Checkpoint<F> {
             }
             Format::Blocks(Blocks::Llama2c { group }) => {
                 let (first, group) = (first_row * columns, group as usize);
-                self.fetch_llama2c(entry, group, first, out.len())?;
+                self.fetch_llama2c(tensor, group, first, out.len())?;
                 let scales = self.scale_bytes.as_chunks::<4>().0;
                 for (i, (out, &byte)) in out.iter_mut().zip(&self.bytes).enumerate() {
                     let scale = scales[(first + i) / group - first / group];
@@ -227,13 +225,13 @@ impl<F: Read + Seek> Source for Checkpoint<F> {
                 // What is unpacked are whole blocks of rows; what is asked for may be less.
                 let (mut all_values, mut all_scales) =
                     (vec![0; layout.rows * columns], vec![0; layout.rows * groups]);
-                unpack(&layout, &self.bytes, &self.scale_bytes, &mut all_values, &mut all_scales);
+                unpack(&layout, &self.bytes, &mut all_values, &mut all_scales);
                 let skipped = first_row % BLOCK_ROWS;
                 values.copy_from_slice(&all_values[skipped * columns..][..values.len()]);
                 scales.copy_from_slice(&all_scales[skipped * groups..][..scales.len()]);
             }
             Format::Blocks(Blocks::Llama2c { group }) => {
-                self.fetch_llama2c(entry, group as usize, first_row * columns, values.len())?;
+                self.fetch_llama2c(tensor, group as usize, first_row * columns, values.len())?;
                 for (value, &byte) in values.iter_mut().zip(&self.bytes) {
                     *value = byte as i8;
                 }

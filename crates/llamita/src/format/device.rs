@@ -1,7 +1,7 @@
-//! What a GGUF file has that `llamita convert` wrote: quantized tensors that are used in place, each followed
-//! by its scales, and checksums.
+//! What a GGUF file has that `llamita convert` wrote: quantized tensors that are used in place, scales included,
+//! and checksums.
 
-use llamita_kernels::quantized::{BLOCK_ROWS, GROUP_STEP, MAX_COLUMNS, Quant};
+use llamita_kernels::quantized::{GROUP_STEP, Layout, MAX_COLUMNS, Quant};
 
 use super::gguf::{Places, TensorInfo};
 use super::metadata::{Cursor, Metadata, TYPE_U32};
@@ -9,8 +9,9 @@ use super::{FormatError, Name};
 use crate::config::Config;
 use crate::weights::{Entry, Format, Matrix, Tape, Tensor};
 
-/// The version of the layout that is written and read here; files without quantized tensors need none.
-pub const LAYOUT: u32 = 1;
+/// The version of the layout that is written and read here; files without quantized tensors need none. Version 1
+/// had the scales as tensors of their own.
+pub const LAYOUT: u32 = 2;
 
 /// ggml's numbers of the types.
 const F32: u32 = 0;
@@ -29,57 +30,49 @@ pub(super) fn quant(name: &[u8]) -> (Option<&[u8]>, Option<Quant>) {
     }
 }
 
-/// Checks that integers and scales are what and where they must be.
+/// Checks that a quantized tensor is what and where it must be.
 pub(super) fn place(
     file: u64,
     config: &Config,
     places: &Places,
     tensor: Tensor,
     quant: Quant,
-    [values, scales]: [&TensorInfo<'_>; 2],
+    info: &TensorInfo<'_>,
 ) -> Result<Entry, FormatError> {
-    let stem = |name: &[u8], ending: usize| name.len().checked_sub(ending);
-    let same = stem(values.name, 3) == stem(scales.name, 7)
-        && scales.name.ends_with(b".scales")
-        && scales.name.starts_with(&values.name[..values.name.len() - 3]);
-    if !same {
-        return Err(FormatError::Scales(tensor));
-    }
     if matches!(tensor, Tensor::Norm(_)) {
-        return Err(FormatError::TensorType { tensor, found: values.kind });
+        return Err(FormatError::TensorType { tensor, found: info.kind });
     }
-    for (part, info, expected) in [("values", values, I8), ("scales", scales, F16)] {
-        if info.kind != expected {
-            return Err(FormatError::QuantizedType { tensor, part, found: info.kind, expected });
-        }
+    if info.kind != I8 {
+        return Err(FormatError::QuantizedType { tensor, found: info.kind });
     }
     let (rows, columns) = Tape::shape(config, tensor);
-    let (columns, blocks) = (columns as u64, rows.div_ceil(BLOCK_ROWS) as u64);
-    let ([bytes, value_blocks, ..], [width, scale_blocks, ..]) = (values.dimensions, scales.dimensions);
-    let bytes_for_two = match quant {
-        Quant::Q8 => 2 * BLOCK_ROWS as u64,
-        Quant::Q4 => BLOCK_ROWS as u64,
+    // Neither of zero columns nor of more than a state has memory for.
+    let groups = [GROUP_STEP, 2 * GROUP_STEP, columns.next_multiple_of(GROUP_STEP)];
+    let layouts = groups.map(|group| Layout { quant, rows, columns, group });
+    let dimensions = |layout: &Layout| [layout.block_len() as u64, layout.blocks() as u64, 1, 1];
+    let fits = |layout: &&Layout| layout.padded() <= MAX_COLUMNS && dimensions(layout) == info.dimensions;
+    let Some(layout) = layouts.iter().find(fits) else {
+        let [width, height, ..] = info.dimensions;
+        return Err(FormatError::QuantizedShape {
+            tensor,
+            found: (width, height),
+            expected: (rows, columns),
+        });
     };
-    // What is beyond these limits is not looked at, so that nothing overflows.
-    let padded = bytes.saturating_mul(2) / bytes_for_two;
-    let groups = width / BLOCK_ROWS as u64;
-    let group = padded.checked_div(groups).unwrap_or(0);
-    let step = GROUP_STEP as u64;
-    // Neither zero nor more than a state has memory for.
-    let usual = [step, 2 * step, columns.next_multiple_of(step)].contains(&group);
-    if !(usual
-        && padded <= MAX_COLUMNS as u64
-        && padded == columns.next_multiple_of(group)
-        && values.dimensions == [padded * bytes_for_two / 2, blocks, 1, 1]
-        && scales.dimensions == [padded / group * BLOCK_ROWS as u64, blocks, 1, 1])
-    {
-        let found = [bytes, value_blocks, width, scale_blocks];
-        return Err(FormatError::QuantizedShape { tensor, found, expected: (rows, columns as usize) });
+    // Both are within `MAX_COLUMNS` and the limits of a config.
+    let offset = places.offset(file, tensor, info, 1, layout.block_len() as u64 * layout.blocks() as u64)?;
+    Ok(Entry { offset, format: Format::Quantized { quant, group: layout.group as u32 }, ..Entry::EMPTY })
+}
+
+/// The checksums of the tensors, in the order of their list, if the file has them.
+pub(super) fn checksums<'a>(metadata: &Metadata<'a>) -> Result<Option<&'a [[u8; 4]]>, FormatError> {
+    const CHECKSUMS: &str = "llamita.checksums";
+    let Some(sums) = metadata.array(CHECKSUMS, TYPE_U32, "array of u32")? else { return Ok(None) };
+    if sums.count != metadata.tensor_count {
+        let (found, expected) = (sums.count, metadata.tensor_count);
+        return Err(FormatError::Disagree { key: CHECKSUMS, found, with: "the list of tensors", expected });
     }
-    let offset = places.offset(file, tensor, values, 1, bytes * blocks)?;
-    let scales = places.offset(file, tensor, scales, 2, 2 * width * blocks)?;
-    // Within `MAX_COLUMNS`.
-    Ok(Entry { offset, scales, format: Format::Quantized { quant, group: group as u32 } })
+    Ok(Some(sums.bytes.as_chunks().0))
 }
 
 /// Matrices that share an input must agree on the groups in which it is quantized.
@@ -111,15 +104,10 @@ pub(super) fn check_layout(metadata: &Metadata<'_>) -> Result<(), FormatError> {
 
 /// Compares every tensor with its checksum, if the file has them; returns the number of tensors compared.
 pub(super) fn verify(bytes: &[u8], places: &Places) -> Result<usize, FormatError> {
-    const CHECKSUMS: &str = "llamita.checksums";
     let metadata = Metadata::read(bytes)?;
-    let Some(sums) = metadata.array(CHECKSUMS, TYPE_U32, "array of u32")? else { return Ok(0) };
-    if sums.count != places.tensor_count {
-        let (found, expected) = (sums.count, places.tensor_count);
-        return Err(FormatError::Disagree { key: CHECKSUMS, found, with: "the list of tensors", expected });
-    }
+    let Some(sums) = checksums(&metadata)? else { return Ok(0) };
     let mut infos = metadata.tensor_infos;
-    for sum in sums.bytes.as_chunks::<4>().0 {
+    for sum in sums {
         let info = TensorInfo::read(&mut infos)?;
         let size = match info.kind {
             F32 => 4,
@@ -134,5 +122,5 @@ pub(super) fn verify(bytes: &[u8], places: &Places) -> Result<usize, FormatError
             return Err(FormatError::Checksum(Name::new(info.name)));
         }
     }
-    Ok(sums.count as usize)
+    Ok(sums.len())
 }

@@ -156,25 +156,19 @@ pub enum FormatError {
     },
     /// The layout of quantized tensors has a version that is not known.
     Layout(u64),
-    /// A quantized tensor is not followed by its scales.
-    Scales(Tensor),
-    /// The values or the scales of a quantized tensor are of a type that they never have.
+    /// A quantized tensor is not of bytes.
     QuantizedType {
         /// The tensor.
         tensor: Tensor,
-        /// Values or scales.
-        part: &'static str,
         /// The type, as ggml numbers it.
         found: u32,
-        /// The type that the part always has.
-        expected: u32,
     },
-    /// The sizes of a quantized tensor and its scales do not fit the model.
+    /// The sizes of a quantized tensor do not fit the model.
     QuantizedShape {
         /// The tensor.
         tensor: Tensor,
-        /// Two dimensions of the values, two of the scales.
-        found: [u64; 4],
+        /// Bytes of a block of rows, and blocks.
+        found: (u64, u64),
         /// Rows and columns that follow from the header.
         expected: (usize, usize),
     },
@@ -427,31 +421,20 @@ impl fmt::Display for FormatError {
                  or convert the original model again",
                 super::device::LAYOUT
             ),
-            Self::Scales(tensor) => write!(
-                f,
-                "tensor {} is quantized and its scales do not follow it: {CONVERT}",
-                gguf::TensorName(tensor)
-            ),
-            Self::QuantizedType { tensor, part, found, expected } => {
-                write!(f, "tensor {} is quantized with {part} of ", gguf::TensorName(tensor))?;
+            Self::QuantizedType { tensor, found } => {
+                write!(f, "tensor {} is quantized and of ", gguf::TensorName(tensor))?;
                 match gguf::type_name(found) {
                     Some(name) => f.write_str(name)?,
                     None => write!(f, "type {found}")?,
                 }
-                write!(f, ", expected {}: {CONVERT}", gguf::type_name(expected).unwrap_or_default())
+                write!(f, ", expected I8: {CONVERT}")
             }
-            Self::QuantizedShape {
-                tensor,
-                found: [width, height, scales, blocks],
-                expected: (rows, columns),
-            } => {
-                write!(
-                    f,
-                    "tensor {} has values of {width} x {height} and scales of {scales} x {blocks}, which are \
-                     no groups of a matrix of {columns} x {rows}: {CONVERT}",
-                    gguf::TensorName(tensor)
-                )
-            }
+            Self::QuantizedShape { tensor, found: (width, height), expected: (rows, columns) } => write!(
+                f,
+                "tensor {} is quantized and has {width} x {height} bytes, which are no groups of a matrix of \
+                 {columns} x {rows}: {CONVERT}",
+                gguf::TensorName(tensor)
+            ),
             Self::MixedGroups(tensor) => write!(
                 f,
                 "tensor {} and those beside it have groups of different sizes, expected one: {CONVERT}",

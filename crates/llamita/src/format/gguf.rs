@@ -12,8 +12,6 @@ use crate::weights::{Blocks, Entry, Format, Matrix, Norm, Tape, Tensor};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Places {
     pub tensor_count: u64,
-    /// First byte of the tensor infos.
-    pub tensor_infos: usize,
     /// First byte of the tensors' data, from which their offsets count.
     pub data: u64,
     pub alignment: u64,
@@ -68,8 +66,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Config, Places), FormatError> {
     let Some(data) = end.checked_next_multiple_of(alignment) else {
         return Err(FormatError::Alignment(alignment));
     };
-    let (tensor_count, tensor_infos) = (metadata.tensor_count, metadata.tensor_infos.at());
-    Ok((config, Places { tensor_count, tensor_infos, data, alignment }))
+    Ok((config, Places { tensor_count: metadata.tensor_count, data, alignment }))
 }
 
 /// Refuses models that need more than the engine does.
@@ -180,19 +177,21 @@ fn saturate(value: u64) -> usize {
 }
 
 /// Fills entries in tape order, of which there are as many as the tape has.
+///
+/// `bytes` are the header at least, of a file with `file` bytes.
 pub(super) fn fill(
     bytes: &[u8],
+    file: u64,
     config: &Config,
     places: &Places,
     entries: &mut [Entry],
 ) -> Result<(), FormatError> {
     // No tensor lies at the start of the file, so that offset says which entries are still to be filled.
     entries.fill(Entry::EMPTY);
-    let mut cursor = Cursor::new(bytes);
-    cursor.take(places.tensor_infos as u64, "the metadata")?;
-    let mut rest = places.tensor_count;
-    while rest > 0 {
-        rest -= 1;
+    let metadata = Metadata::read(bytes)?;
+    let checksums = device::checksums(&metadata)?.unwrap_or_default();
+    let mut cursor = metadata.tensor_infos;
+    for index in 0..places.tensor_count as usize {
         let info = TensorInfo::read(&mut cursor)?;
         let (name, quant) = device::quant(info.name);
         let Some(tensor) = name.and_then(|name| tensor_named(name, config)) else {
@@ -205,15 +204,11 @@ pub(super) fn fill(
         if entry.offset != 0 {
             return Err(FormatError::DuplicateTensor(tensor));
         }
-        let file = bytes.len() as u64;
         *entry = match quant {
             None => place(file, config, places, &info, tensor)?,
-            Some(quant) => {
-                rest = rest.checked_sub(1).ok_or(FormatError::Scales(tensor))?;
-                let scales = TensorInfo::read(&mut cursor)?;
-                device::place(file, config, places, tensor, quant, [&info, &scales])?
-            }
+            Some(quant) => device::place(file, config, places, tensor, quant, &info)?,
         };
+        entry.checksum = checksums.get(index).map(|sum| u32::from_le_bytes(*sum));
     }
     if config.shared_classifier {
         let shared = entries[Tape::index(config, Tensor::Embedding)];

@@ -34,6 +34,13 @@ impl Version {
         }
     }
 
+    pub const fn header_len(self) -> usize {
+        match self {
+            Self::V0 => HEADER_V0,
+            Self::V1 | Self::V2 { .. } => HEADER_V1,
+        }
+    }
+
     /// How a tensor is stored.
     const fn format(self, tensor: Tensor) -> Format {
         match (self, tensor) {
@@ -89,11 +96,11 @@ const PARTS_V1: &[Part] =
 ///
 /// The config is checked: its limits keep the sum of all sizes below 2^63.
 pub(super) fn walk(config: &Config, version: Version, mut place: impl FnMut(Tensor, Entry)) -> u64 {
-    let (header, parts) = match version {
-        Version::V0 => (HEADER_V0, PARTS_V0),
-        Version::V1 | Version::V2 { .. } => (HEADER_V1, PARTS_V1),
+    let parts = match version {
+        Version::V0 => PARTS_V0,
+        Version::V1 | Version::V2 { .. } => PARTS_V1,
     };
-    let mut at = header as u64;
+    let mut at = version.header_len() as u64;
     for part in parts {
         let (first, count) = match part {
             Part::One(Tensor::Matrix(Matrix::Classifier)) if config.shared_classifier => continue,
@@ -108,9 +115,7 @@ pub(super) fn walk(config: &Config, version: Version, mut place: impl FnMut(Tens
         let format = version.format(first);
         for layer in 0..count {
             let tensor = if let Part::EachLayer(tensor) = part { tensor(layer) } else { first };
-            // The integers of a tensor, then their scales.
-            let scales = if let Format::Blocks(_) = format { at + rows as u64 * columns as u64 } else { 0 };
-            place(tensor, Entry { offset: at, scales, format });
+            place(tensor, Entry { offset: at, format, ..Entry::EMPTY });
             at += format.bytes(rows, columns);
         }
     }
@@ -122,8 +127,8 @@ pub(super) fn has_magic(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC)
 }
 
-/// Reads the header of a file that has the magic number.
-pub(super) fn read_marked(bytes: &[u8]) -> Result<(Config, Version), FormatError> {
+/// Reads the header of a file, of `file` bytes, that has the magic number.
+pub(super) fn read_marked(bytes: &[u8], file: u64) -> Result<(Config, Version), FormatError> {
     let left = bytes.len() as u64;
     let Some(header) = bytes.first_chunk::<HEADER_V1>() else {
         return Err(FormatError::Truncated { what: "the header", at: 0, needed: HEADER_V1 as u64, left });
@@ -142,7 +147,7 @@ pub(super) fn read_marked(bytes: &[u8]) -> Result<(Config, Version), FormatError
     if let Version::V2 { group } = version {
         check_group(&config, group)?;
     }
-    Ok((check_len(bytes, &config, version)?, version))
+    Ok((check_len(file, &config, version)?, version))
 }
 
 /// Groups are counted over whole tensors, which they must fill.
@@ -156,8 +161,8 @@ fn check_group(config: &Config, group: u32) -> Result<(), FormatError> {
     Ok(())
 }
 
-/// Reads the header of a file that has no magic number at all.
-pub(super) fn read_v0(bytes: &[u8]) -> Result<Config, FormatError> {
+/// Reads the header of a file, of `file` bytes, that has no magic number at all.
+pub(super) fn read_v0(bytes: &[u8], file: u64) -> Result<Config, FormatError> {
     let left = bytes.len() as u64;
     let Some(header) = bytes.first_chunk::<HEADER_V0>() else {
         return Err(FormatError::Truncated { what: "the header", at: 0, needed: HEADER_V0 as u64, left });
@@ -168,7 +173,7 @@ pub(super) fn read_v0(bytes: &[u8]) -> Result<Config, FormatError> {
     sizes[5] = vocab_size.unsigned_abs();
     let config = config(sizes, vocab_size > 0);
     config.check().map_err(FormatError::Unrecognised)?;
-    check_len(bytes, &config, Version::V0)
+    check_len(file, &config, Version::V0)
 }
 
 /// The files have signed sizes; read without the sign, a negative one is too large for any model.
@@ -192,8 +197,8 @@ fn config(sizes: [u32; 7], shared_classifier: bool) -> Config {
     }
 }
 
-fn check_len(bytes: &[u8], config: &Config, version: Version) -> Result<Config, FormatError> {
-    let (found, expected) = (bytes.len() as u64, walk(config, version, |_, _| ()));
+fn check_len(found: u64, config: &Config, version: Version) -> Result<Config, FormatError> {
+    let expected = walk(config, version, |_, _| ());
     if found != expected {
         return Err(FormatError::FileSize { kind: version.kind(), found, expected });
     }

@@ -47,7 +47,10 @@ impl fmt::Display for Kind {
 /// A model file whose header has been read and checked.
 #[derive(Clone, Copy)]
 pub struct Model<'a> {
+    /// The file, or its beginning.
     bytes: &'a [u8],
+    /// Bytes of the whole file.
+    len: u64,
     config: Config,
     source: Source,
 }
@@ -61,18 +64,35 @@ enum Source {
 impl<'a> Model<'a> {
     /// Reads and checks the header of a file, given as a whole.
     pub fn read(bytes: &'a [u8]) -> Result<Self, FormatError> {
+        Self::read_header(bytes, bytes.len() as u64)
+    }
+
+    /// Reads and checks the header of a file of `len` bytes, of which `bytes` are the first ones: all before the
+    /// tensors, or more. The tensors themselves may be anywhere else, as on a card.
+    ///
+    /// # Errors
+    /// [`FormatError::Truncated`] if the header is longer than `bytes`: read more of the file.
+    pub fn read_header(bytes: &'a [u8], len: u64) -> Result<Self, FormatError> {
         if bytes.starts_with(&metadata::MAGIC) {
             let (config, places) = gguf::read(bytes)?;
-            return Ok(Self { bytes, config, source: Source::Gguf(places) });
+            return Ok(Self { bytes, len, config, source: Source::Gguf(places) });
         }
         if llama2c::has_magic(bytes) {
-            let (config, version) = llama2c::read_marked(bytes)?;
-            return Ok(Self { bytes, config, source: Source::Llama2c(version) });
+            let (config, version) = llama2c::read_marked(bytes, len)?;
+            return Ok(Self { bytes, len, config, source: Source::Llama2c(version) });
         }
         // What has no mark might be anything; only a file that is not a checkpoint is searched for others.
-        match llama2c::read_v0(bytes) {
-            Ok(config) => Ok(Self { bytes, config, source: Source::Llama2c(llama2c::Version::V0) }),
+        match llama2c::read_v0(bytes, len) {
+            Ok(config) => Ok(Self { bytes, len, config, source: Source::Llama2c(llama2c::Version::V0) }),
             Err(error) => Err(foreign(bytes).map_or(error, FormatError::Foreign)),
+        }
+    }
+
+    /// Bytes before the first tensor: what [`Model::read_header`] and [`Model::tape`] look at.
+    pub fn header_len(&self) -> u64 {
+        match self.source {
+            Source::Gguf(places) => places.data,
+            Source::Llama2c(version) => version.header_len() as u64,
         }
     }
 
@@ -90,7 +110,7 @@ impl<'a> Model<'a> {
     }
 
     /// Finds the tensors and checks that each is whole, of the right shape, in a format that the engine
-    /// reads, and aligned to its numbers from the start of the file; norms must be finite.
+    /// reads, and aligned to its numbers from the start of the file; norms that have been lent must be finite.
     ///
     /// `entries` is the memory for the tape: [`Tape::len`] entries, whose content does not matter.
     pub fn tape<'t>(&self, entries: &'t mut [Entry]) -> Result<Tape<'t>, FormatError> {
@@ -99,7 +119,7 @@ impl<'a> Model<'a> {
             return Err(FormatError::TapeLength { found, expected });
         }
         match &self.source {
-            Source::Gguf(places) => gguf::fill(self.bytes, &self.config, places, entries)?,
+            Source::Gguf(places) => gguf::fill(self.bytes, self.len, &self.config, places, entries)?,
             Source::Llama2c(version) => self.fill_llama2c(*version, entries),
         }
         let tape = Tape::new(self.config, entries)?;
@@ -109,7 +129,7 @@ impl<'a> Model<'a> {
     }
 
     /// Compares the tensors with the checksums in the file, if it has any: files that `llamita convert` wrote
-    /// do. Returns how many tensors were compared. It reads the whole file.
+    /// do. Returns how many tensors were compared. It reads the whole file, which must have been lent.
     ///
     /// # Errors
     /// The first tensor whose checksum differs, or a list of checksums that is not one.
@@ -133,6 +153,11 @@ impl<'a> Model<'a> {
     fn check_norms(&self, tape: &Tape<'_>) -> Result<(), FormatError> {
         for tensor in Tape::tensors(&self.config).filter(|tensor| matches!(tensor, Tensor::Norm(_))) {
             let Entry { offset, .. } = tape.entry(tensor);
+            let end = offset.saturating_add(tape.bytes(tensor));
+            if end > self.bytes.len() as u64 && self.len > self.bytes.len() as u64 {
+                // Only the beginning of the file is here.
+                continue;
+            }
             let mut rest = metadata::Cursor::new(self.bytes);
             rest.take(offset, "a norm")?;
             let (numbers, _) = rest.take(tape.bytes(tensor), "a norm")?.as_chunks::<4>();

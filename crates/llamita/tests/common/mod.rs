@@ -59,13 +59,12 @@ pub struct Lender<'a> {
     pub rows_at_once: usize,
     pub bytes: u64,
     buffer: Vec<f32>,
-    values: Vec<u8>,
-    scales: Vec<u16>,
+    quantized: Vec<u8>,
 }
 
 impl<'a> Lender<'a> {
     pub fn new(resident: Resident<'a>, rows_at_once: usize) -> Self {
-        Self { resident, rows_at_once, bytes: 0, buffer: Vec::new(), values: Vec::new(), scales: Vec::new() }
+        Self { resident, rows_at_once, bytes: 0, buffer: Vec::new(), quantized: Vec::new() }
     }
 }
 
@@ -102,14 +101,13 @@ impl Weights for Lender<'_> {
         self.bytes += match some {
             Rows::F32(w) => 4 * w.len(),
             Rows::F16(w) | Rows::Bf16(w) => 2 * w.len(),
-            Rows::Quantized(w) => w.values.len() + 2 * w.scales.len(),
+            Rows::Quantized(w) => w.bytes.len(),
         } as u64;
         // Elsewhere in memory each time, as from a card.
         let lent = match some {
             Rows::Quantized(w) => {
-                self.values = w.values.to_vec();
-                self.scales = w.scales.to_vec();
-                Rows::Quantized(QuantizedRows { values: &self.values, scales: &self.scales, ..w })
+                self.quantized = w.bytes.to_vec();
+                Rows::Quantized(QuantizedRows { bytes: &self.quantized, ..w })
             }
             floats => {
                 self.buffer = vec![0.0; count * columns];

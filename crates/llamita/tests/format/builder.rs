@@ -293,26 +293,19 @@ impl Gguf {
         self
     }
 
-    /// Quantizes a matrix of f32: integers take its place, and their scales follow.
+    /// Quantizes a matrix of f32, in its place.
     pub fn quantize(&mut self, name: &str, bits: u32, group: Option<usize>) -> &mut Self {
-        let at = self.tensors.iter().position(|tensor| tensor.name == name).unwrap();
-        let tensor = &mut self.tensors[at];
+        let tensor = self.tensor(name);
         let [columns, rows] = [tensor.dimensions[0] as usize, tensor.dimensions[1] as usize];
         let weights = tensor.data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let group = group.unwrap_or(columns.next_multiple_of(32));
-        let Packed { values, scales } = Packed::new(bits, group, columns, weights);
-
-        let stem = name.strip_suffix(".weight").unwrap();
         let blocks = rows.div_ceil(8) as u64;
-        let dimensions = |data: &[u8], size| vec![data.len() as u64 / size / blocks, blocks];
-        tensor.name = format!("{stem}.q{bits}");
-        tensor.dimensions = dimensions(&values, 1);
+        tensor.name = format!("{}.q{bits}", name.strip_suffix(".weight").unwrap());
+        tensor.data = pack(bits, group, columns, weights);
+        tensor.dimensions = vec![tensor.data.len() as u64 / blocks, blocks];
         tensor.kind = 24;
-        tensor.data = values;
-        let (name, dimensions) = (format!("{stem}.scales"), dimensions(&scales, 2));
-        self.tensors.insert(at + 1, Tensor { name, dimensions, kind: 1, data: scales, offset: None });
         self.alignment = 64;
-        self.set("general.alignment", Value::u32(64)).set("llamita.layout", Value::u32(1))
+        self.set("general.alignment", Value::u32(64)).set("llamita.layout", Value::u32(2))
     }
 
     /// Adds the checksums of the tensors as they are.
@@ -348,51 +341,43 @@ impl Gguf {
     }
 }
 
-/// A quantized matrix, as bytes of a file.
-struct Packed {
-    values: Vec<u8>,
-    scales: Vec<u8>,
-}
-
-impl Packed {
-    /// Rounds weights with scales that are powers of two, which half precision has.
-    fn new(bits: u32, group: usize, columns: usize, weights: Vec<f32>) -> Self {
-        let (offset, run) = if bits == 8 { (0, 16) } else { (8, 32) };
-        let limit = (1 << (bits - 1)) - 1;
-        let exponent = |row: &[f32], index: usize| {
-            let largest = row
-                .chunks(group)
-                .nth(index)
-                .map_or(0.0, |part| part.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs())));
-            (-14..15).find(|&exponent| 2_f32.powi(exponent) * limit as f32 >= largest).unwrap()
+/// A quantized matrix, as bytes of a file: rounded with scales that are powers of two, which half precision has.
+fn pack(bits: u32, group: usize, columns: usize, weights: Vec<f32>) -> Vec<u8> {
+    let (offset, run) = if bits == 8 { (0, 16) } else { (8, 32) };
+    let limit = (1 << (bits - 1)) - 1;
+    let exponent = |row: &[f32], index: usize| {
+        let largest = row
+            .chunks(group)
+            .nth(index)
+            .map_or(0.0, |part| part.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs())));
+        (-14..15).find(|&exponent| 2_f32.powi(exponent) * limit as f32 >= largest).unwrap()
+    };
+    let mut bytes = Vec::new();
+    let rows: Vec<&[f32]> = weights.chunks(columns).collect();
+    for block in rows.chunks(8) {
+        let row = |index: usize| block.get(index).copied().unwrap_or_default();
+        let value = |index: usize, column: usize| -> u8 {
+            let weight = row(index).get(column).copied().unwrap_or(0.0);
+            let integer = (weight / 2_f32.powi(exponent(row(index), column / group))).round() as i32;
+            (integer + offset) as u8
         };
-        let (mut values, mut scales) = (Vec::new(), Vec::new());
-        let rows: Vec<&[f32]> = weights.chunks(columns).collect();
-        for block in rows.chunks(8) {
-            let row = |index: usize| block.get(index).copied().unwrap_or_default();
-            let value = |index: usize, column: usize| -> u8 {
-                let weight = row(index).get(column).copied().unwrap_or(0.0);
-                let integer = (weight / 2_f32.powi(exponent(row(index), column / group))).round() as i32;
-                (integer + offset) as u8
-            };
-            for first in (0..columns.next_multiple_of(group)).step_by(run) {
-                for index in 0..8 {
-                    values.extend((first..first + 16).map(|column| match bits {
-                        8 => value(index, column),
-                        _ => value(index, column) | value(index, column + 16) << 4,
-                    }));
-                }
-            }
-            for index in 0..columns.div_ceil(group) {
-                scales.extend((0..8).flat_map(|row_index| {
-                    let row = row(row_index);
-                    let bits = if row.is_empty() { 0 } else { (exponent(row, index) + 15) << 10 };
-                    (bits as u16).to_le_bytes()
+        for index in 0..columns.div_ceil(group) {
+            bytes.extend((0..8).flat_map(|row_index| {
+                let row = row(row_index);
+                let bits = if row.is_empty() { 0 } else { (exponent(row, index) + 15) << 10 };
+                (bits as u16).to_le_bytes()
+            }));
+        }
+        for first in (0..columns.next_multiple_of(group)).step_by(run) {
+            for index in 0..8 {
+                bytes.extend((first..first + 16).map(|column| match bits {
+                    8 => value(index, column),
+                    _ => value(index, column) | value(index, column + 16) << 4,
                 }));
             }
         }
-        Self { values, scales }
     }
+    bytes
 }
 
 /// CRC-32 as in zip files, bit by bit.

@@ -1,13 +1,13 @@
 //! GGUF files with quantized tensors and checksums, as `llamita convert` writes them.
 
-use llamita::format::Model;
-use llamita::weights::{Entry, Format, Matrix, Tensor};
+use llamita::format::{FormatError, Model};
+use llamita::weights::{Entry, Format, Matrix};
 use llamita::{
     CacheFormat, Capacity, Config, Engine, Kernels, Resident, Solo, State, Tape, Weights, state_len,
 };
 use llamita_kernels::quantized::Quant;
 
-use crate::builder::{CONFIG, Gguf, SHARED, Value, tensors};
+use crate::builder::{CONFIG, Gguf, SHARED, Tensor, Value, tensors};
 use crate::{load, refusal};
 
 const DAMAGED: &str = "the file is damaged, copy or download it again";
@@ -72,7 +72,7 @@ fn good_files_are_used_in_place() {
 fn check_weights(mut weights: Resident<'_>, error: f32) {
     let config = *weights.config();
     for tensor in Tape::tensors(&config) {
-        let Tensor::Matrix(matrix) = tensor else { continue };
+        let llamita::weights::Tensor::Matrix(matrix) = tensor else { continue };
         let shared = matrix == Matrix::Classifier && config.shared_classifier;
         let expected = if shared { 1.0 } else { Tape::index(&config, tensor) as f32 + 1.0 };
         let (rows, columns) = Tape::shape(&config, tensor);
@@ -116,63 +116,42 @@ fn layouts_have_a_version() {
         })
     };
     assert_eq!(
-        set(Value::u32(2)),
-        "the file has llamita's layout 2, supported is 1: use the llamita that wrote it, \
+        set(Value::u32(1)),
+        "the file has llamita's layout 1, supported is 2: use the llamita that wrote it, \
          or convert the original model again"
     );
     assert!(set(Value::string("1")).starts_with("llamita.layout is of type "));
     // The version counts where nothing is quantized, too.
     let mut floats = Gguf::new(&CONFIG);
     floats.set("llamita.layout", Value::u32(0));
-    assert!(refusal(&floats.bytes()).starts_with("the file has llamita's layout 0, supported is 1"));
+    assert!(refusal(&floats.bytes()).starts_with("the file has llamita's layout 0, supported is 2"));
 }
 
 #[test]
-fn scales_follow_their_integers() {
-    let text = |name| format!("tensor {name} is quantized and its scales do not follow it: {CONVERT}");
-    let wk = text("blk.0.attn_k.weight");
-    for name in [
-        "blk.0.attn_k.scale",
-        "blk.0.attn_k.weight",
-        "blk.0.attn_q.scales",
-        "blk.1.attn_k.scales",
-        "attn_k.scales",
-        "blk.0.attn_k.scales.scales",
-        ".scales",
-        "",
-    ] {
-        assert_eq!(refused(|file| file.tensor("blk.0.attn_k.scales").name = name.to_owned()), wk, "{name}");
-    }
-    // Not there at all, in the middle and at the end.
-    let without = |name: &str| refused(|file| file.tensors.retain(|tensor| tensor.name != name));
-    assert_eq!(without("blk.0.attn_k.scales"), wk);
-    assert_eq!(without("output.scales"), text("output.weight"));
-    // Scales alone are no tensor.
+fn a_tensor_is_stored_once() {
+    let again = |name: &str, as_name: &str| {
+        refused(|file| {
+            let tensor = Tensor { name: as_name.to_owned(), ..file.tensor(name).clone() };
+            file.tensors.push(tensor);
+            file.seal();
+        })
+    };
+    let twice = format!("tensor blk.0.attn_k.weight appears twice, expected once: {DAMAGED}");
+    assert_eq!(again("blk.0.attn_k.q8", "blk.0.attn_k.q8"), twice);
+    assert_eq!(again("blk.0.attn_k.q8", "blk.0.attn_k.q4"), twice);
+    // What layout 1 had.
     assert_eq!(
-        without("blk.0.attn_k.q8"),
+        again("blk.0.attn_k.q8", "blk.0.attn_k.scales"),
         "tensor blk.0.attn_k.scales is not supported, and ignoring it would compute a different model: \
          choose a plain Llama model"
-    );
-    assert_eq!(
-        refused(|file| {
-            let index = file.tensors.iter().position(|tensor| tensor.name == "blk.0.attn_k.q8").unwrap();
-            let again = file.tensors[index..index + 2].to_vec();
-            file.tensors.extend(again);
-        }),
-        format!("tensor blk.0.attn_k.weight appears twice, expected once: {DAMAGED}")
     );
 }
 
 #[test]
 fn types_are_fixed() {
     for (name, kind, text) in [
-        ("blk.0.attn_k.q8", 0, "tensor blk.0.attn_k.weight is quantized with values of F32, expected I8"),
-        (
-            "blk.0.attn_k.scales",
-            30,
-            "tensor blk.0.attn_k.weight is quantized with scales of BF16, expected F16",
-        ),
-        ("output.scales", 99, "tensor output.weight is quantized with scales of type 99, expected F16"),
+        ("blk.0.attn_k.q8", 0, "tensor blk.0.attn_k.weight is quantized and of F32, expected I8"),
+        ("output.q8", 99, "tensor output.weight is quantized and of type 99, expected I8"),
     ] {
         assert_eq!(refused(|file| file.tensor(name).kind = kind), format!("{text}: {CONVERT}"));
     }
@@ -181,11 +160,6 @@ fn types_are_fixed() {
             let norm = file.tensor(name);
             norm.name = norm.name.replace("weight", "q8");
             norm.kind = 24;
-            let mut scales = norm.clone();
-            scales.name = norm.name.replace("q8", "scales");
-            scales.kind = 1;
-            let index = file.tensors.iter().position(|tensor| tensor.name.ends_with("norm.q8")).unwrap();
-            file.tensors.insert(index + 1, scales);
         })
     };
     assert_eq!(
@@ -197,52 +171,33 @@ fn types_are_fixed() {
 
 #[test]
 fn shapes_are_those_of_the_model() {
-    // Rows of 8 become groups of 32; 4 rows become 8.
-    const GOOD: [&[u64]; 2] = [&[256, 1], &[8, 1]];
-    let shape = |dimensions: [&[u64]; 2]| {
-        refused(|file| {
-            file.tensor("blk.0.attn_k.q8").dimensions = dimensions[0].to_vec();
-            file.tensor("blk.0.attn_k.scales").dimensions = dimensions[1].to_vec();
-        })
-    };
-    let [values, scales] = ["blk.0.attn_k.q8", "blk.0.attn_k.scales"]
-        .map(|name| Gguf::device(&CONFIG, 8, Some(32)).tensor(name).dimensions.clone());
-    assert_eq!([&values[..], &scales[..]], GOOD);
-    let text = |values: &str, scales: &str| {
+    // Rows of 8 become groups of 32, 4 rows become 8, each with a scale.
+    const GOOD: [u64; 2] = [8 * 32 + 16, 1];
+    let shape =
+        |dimensions: &[u64]| refused(|file| file.tensor("blk.0.attn_k.q8").dimensions = dimensions.to_vec());
+    assert_eq!(Gguf::device(&CONFIG, 8, Some(32)).tensor("blk.0.attn_k.q8").dimensions, GOOD);
+    let text = |found: &str| {
         format!(
-            "tensor blk.0.attn_k.weight has values of {values} and scales of {scales}, which are no groups \
-             of a matrix of 8 x 4: {CONVERT}"
+            "tensor blk.0.attn_k.weight is quantized and has {found} bytes, which are no groups of a matrix of \
+             8 x 4: {CONVERT}"
         )
     };
-    // Another number of rows or columns, no group of the three, more groups than columns.
-    assert_eq!(shape([&[256, 2], GOOD[1]]), text("256 x 2", "8 x 1"));
-    assert_eq!(shape([GOOD[0], &[8, 2]]), text("256 x 1", "8 x 2"));
-    assert_eq!(shape([&[8, 32], GOOD[1]]), text("8 x 32", "8 x 1"));
-    assert_eq!(shape([GOOD[0], &[16, 1]]), text("256 x 1", "16 x 1"));
-    assert_eq!(shape([GOOD[0], &[9, 1]]), text("256 x 1", "9 x 1"));
-    assert_eq!(shape([&[257, 1], GOOD[1]]), text("257 x 1", "8 x 1"));
-    assert_eq!(shape([&[128, 1], GOOD[1]]), text("128 x 1", "8 x 1"));
-    assert_eq!(shape([&[768, 1], &[24, 1]]), text("768 x 1", "24 x 1"));
-    assert_eq!(shape([&[8 * 96, 1], GOOD[1]]), text("768 x 1", "8 x 1"));
-    for [values, scales] in [[&[256, 1, 2][..], GOOD[1]], [GOOD[0], &[8, 1, 1, 3]], [&[256], &[8, 2]]] {
-        assert!(shape([values, scales]).starts_with("tensor blk.0.attn_k.weight has values of 256 x 1"));
-    }
-    // Numbers that invite an overflow or a division by zero.
+    // Another number of rows or columns, without scales, of layout 1.
+    assert_eq!(shape(&[272, 2]), text("272 x 2"));
+    assert_eq!(shape(&[8, 34]), text("8 x 34"));
+    assert_eq!(shape(&[273, 1]), text("273 x 1"));
+    assert_eq!(shape(&[256, 1]), text("256 x 1"));
+    assert_eq!(shape(&[144, 1]), text("144 x 1"));
+    assert_eq!(shape(&[272, 1, 2]), text("272 x 1"));
     for extreme in [0, 1, 7, 1 << 61, u64::MAX / 2, u64::MAX] {
-        for other in [0, 8, u64::MAX] {
-            for dimensions in [
-                [&[extreme, 1][..], &[other, 1][..]],
-                [&[other, 1], &[extreme, 1]],
-                [&[other, extreme], &[extreme, other]],
-            ] {
-                assert!(shape(dimensions).contains("which are no groups"), "{dimensions:?}");
-            }
+        for dimensions in [[extreme, 1], [272, extreme + u64::from(extreme == 1)], [extreme, extreme]] {
+            assert!(shape(&dimensions).contains("which are no groups"), "{dimensions:?}");
         }
     }
-    // Four bits are not eight: there would be groups of 128.
+    // Four bits are not eight.
     let mut file = Gguf::device(&CONFIG, 8, Some(64));
     file.tensor("blk.0.attn_k.q8").name = "blk.0.attn_k.q4".to_owned();
-    assert_eq!(refusal(&file.bytes()), text("512 x 1", "8 x 1"));
+    assert_eq!(refusal(&file.bytes()), text("528 x 1"));
 }
 
 #[test]
@@ -262,29 +217,46 @@ fn matrices_with_one_input_agree_on_groups() {
 }
 
 #[test]
-fn integers_and_scales_are_inside_the_file() {
+fn quantized_tensors_are_inside_the_file() {
+    const NAME: &str = "blk.1.ffn_up.q4";
     let mut file = Gguf::device(&CONFIG, 4, None);
     let bytes = file.bytes();
-    // The scales of the last tensor are its end.
     let text = refusal(&bytes[..bytes.len() - 1]);
     let end = format!("its tensor output.weight ends at {}", bytes.len());
     assert!(text.contains(&end), "{text}");
-    for name in ["blk.1.ffn_up.q4", "blk.1.ffn_up.scales"] {
-        for (offset, text) in [(1 << 40, "is truncated or damaged"), (u64::MAX, "is truncated or damaged")] {
-            let known = file.tensor(name).offset.replace(offset);
-            assert!(refusal(&file.bytes()).contains(text), "{}", refusal(&file.bytes()));
-            file.tensor(name).offset = known;
-        }
-        file.tensor(name).offset = Some(32);
-        let text = refusal(&file.bytes());
-        assert!(text.contains("expected a multiple of 64"), "{text}");
-        file.tensor(name).offset = None;
+    for offset in [1 << 40, u64::MAX] {
+        let known = file.tensor(NAME).offset.replace(offset);
+        assert!(refusal(&file.bytes()).contains("is truncated or damaged"), "{}", refusal(&file.bytes()));
+        file.tensor(NAME).offset = known;
     }
-    // Scales are halves, whatever the file aligns to.
-    file.tensor("output.scales").offset = Some(1);
-    file.alignment = 1;
-    file.set("general.alignment", Value::u32(1));
-    assert!(load(&file.bytes()).is_err());
+    file.tensor(NAME).offset = Some(32);
+    let text = refusal(&file.bytes());
+    assert!(text.contains("expected a multiple of 64"), "{text}");
+}
+
+/// All that has to be read before the tensors is the header, as a card's file is read.
+#[test]
+fn a_header_is_enough() {
+    for file in [Gguf::new(&CONFIG), Gguf::device(&SHARED, 8, Some(32))] {
+        let bytes = file.bytes();
+        let (len, whole) = (bytes.len() as u64, Model::read(&bytes).unwrap());
+        let header = whole.header_len() as usize;
+        let part = Model::read_header(&bytes[..header], len).unwrap();
+        let [mut expected, mut found] = [(); 2].map(|()| vec![Entry::EMPTY; Tape::len(whole.config())]);
+        whole.tape(&mut expected).unwrap();
+        part.tape(&mut found).unwrap();
+        assert_eq!((part.config(), found), (whole.config(), expected));
+        // The last bytes may be those that align the tensors.
+        for end in (0..header - 64).step_by(7) {
+            let error = Model::read_header(&bytes[..end], len).unwrap_err();
+            assert!(end < 4 || matches!(error, FormatError::Truncated { .. }), "{end} bytes: {error}");
+        }
+        let shorter = Model::read_header(&bytes[..header], len - 1).unwrap();
+        assert!(matches!(
+            shorter.tape(&mut vec![Entry::EMPTY; Tape::len(whole.config())]),
+            Err(FormatError::TensorBounds { .. })
+        ));
+    }
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn weights_want_the_file_of_their_tape() {
 fn memory_for_the_tape_may_hold_anything() {
     let bytes = Gguf::new(&SHARED).bytes();
     let model = Model::read(&bytes).unwrap();
-    let mut entries = [Entry { offset: 77, scales: 7, format: Format::F16 }; 21];
+    let mut entries = [Entry { offset: 77, format: Format::F16, checksum: Some(7) }; 21];
     model.tape(&mut entries).unwrap();
     assert_tape(&bytes, &SHARED, &entries);
 }

@@ -150,8 +150,8 @@ unsafe fn block<V: Vector, A: Add<V>, const GROUP: usize, const T: usize>(
     // SAFETY: The caller promises the unit, the block and the tokens; a row has `groups` groups of `columns`
     // columns in whole runs.
     unsafe {
-        let mut values = w.values.as_ptr().add(row * w.quant.bytes(w.padded));
-        let scales = w.scales.as_ptr().add(row * groups);
+        let scales = w.bytes.as_ptr().add(row / BLOCK_ROWS * w.block_len());
+        let mut values = scales.add(w.scales_len());
         let x_values = x.values.as_ptr().add(token * w.padded);
         let (x_scales, x_sums) = (x.scales.as_ptr().add(token * groups), x.sums.as_ptr().add(token * groups));
         let mut products = [V::splat(0.0); T];
@@ -163,7 +163,7 @@ unsafe fn block<V: Vector, A: Add<V>, const GROUP: usize, const T: usize>(
                 }
                 values = values.add(BLOCK_ROWS * 16);
             }
-            let scale = V::load_f16(scales.add(group * BLOCK_ROWS));
+            let scale = V::load_f16(scales.add(2 * group * BLOCK_ROWS).cast());
             for t in 0..T {
                 let (x_scale, x_sum) = (*x_scales.add(t * groups + group), *x_sums.add(t * groups + group));
                 let sum = V::sum_rows(sums[t], A::OFFSET * x_sum);
