@@ -33,8 +33,8 @@ pub fn load(bytes: &[u8]) {
             let header = &bytes[..bytes.len().min(model.header_len() as usize)];
             let from_header = Model::read_header(header, bytes.len() as u64).unwrap();
             let mut again = vec![Entry::EMPTY; Tape::len(&config)];
-            from_header.tape(&mut again).unwrap();
-            assert_eq!(again, entries);
+            let again = from_header.tape(&mut again).unwrap();
+            assert!(Tape::tensors(&config).all(|tensor| again.entry(tensor) == tape.entry(tensor)));
             // An input of the fuzzer is aligned to nothing, and may be refused for that.
             if let Ok(weights) = Resident::new(tape, bytes) {
                 let norms = Tape::tensors(&config).filter_map(|tensor| match tensor {

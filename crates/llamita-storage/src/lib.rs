@@ -1,23 +1,37 @@
 //! Where a model's weights live.
 //!
-//! Every token reads every weight once, so where they lie decides how fast a model is. With the feature
-//! `mmap`, for machines with an operating system, `ModelFile` holds a file's bytes: mapped, or copied to
-//! memory of huge pages where that is worth the time.
+//! Every token reads every weight once, in the same order, so where they lie decides how fast a model is. A
+//! [`Board`] says what memories and which medium a machine has; a plan says what of a model is best pinned in
+//! which of them, what is streamed, and what a token takes then; [`Placed`] lends weights from these places, and reads
+//! what comes next from a [`Source`] while the arithmetic goes on.
 //!
-//! Without features the crate is `no_std` and empty so far. Weights on chips will be here: a plan of what is
-//! pinned in which memory and what is streamed, from flash or a card, while the arithmetic goes on.
+//! All of that is `no_std` and allocates nothing. With the feature `mmap`, for machines with an operating system,
+//! `ModelFile` holds a file's bytes, mapped or in huge pages; `file` reads a file on a thread of its own, and `simulate`
+//! imitates a board. With the feature `sd`, files come from FAT volumes on any block device.
 
 #![cfg_attr(not(feature = "mmap"), no_std)]
 #![deny(unsafe_code)]
 
+mod board;
 #[cfg(feature = "mmap")]
 mod error;
 #[cfg(feature = "mmap")]
 mod mmap;
 #[cfg(feature = "mmap")]
 mod model_file;
+mod placed;
+mod portions;
+mod reader;
+mod sector;
+mod source;
 
+pub use board::{Board, Cycles, MEMORIES, Medium, Memory};
 #[cfg(feature = "mmap")]
 pub use error::{OpenError, Reason};
 #[cfg(feature = "mmap")]
 pub use model_file::{ModelFile, Placement};
+pub use placed::{Error, Home, Lent, Placed, Verify, norms_len, single_len};
+pub use portions::{Cursor, Pinning, Place, Portion, Portions, Position};
+pub use reader::{Cause, Patience, ReadError, Reader, Span, Stats};
+pub use sector::{SECTOR, Sector};
+pub use source::{Finished, InMemory, MOST_READS, Source, read_len};

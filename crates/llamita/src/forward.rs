@@ -8,7 +8,7 @@ use llamita_kernels::{CacheMut, Kernels, LANES, Panel, Rows, Team};
 use crate::config::Config;
 use crate::profile::{Profile, Stage};
 use crate::state::{Rope, State, quantize};
-use crate::weights::{Matrix, Norm, Weights};
+use crate::weights::{Matrix, Norm, Pass, Weights};
 
 /// A model that is ready to compute: weights, memory, and cores to do it.
 pub struct Engine<'a, W, T> {
@@ -98,6 +98,11 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
         self.kernels
     }
 
+    /// Counts the time since the end of a pass for a stage that is none of its own.
+    pub(crate) fn end(&mut self, stage: Stage) {
+        self.profile.end(stage, self.weights.waited());
+    }
+
     /// Computes tokens at consecutive positions from `position` on, up to the state's batch at once, and
     /// returns the logits of the last `logits` of them: (logits, vocab_size). They may be changed at will.
     ///
@@ -113,16 +118,27 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
         position: usize,
         logits: usize,
     ) -> Result<&mut [f32], Error<W::Error>> {
+        self.check(self.config(), tokens, position, logits)?;
+        while let Err(error) = self.pass(tokens, position, logits) {
+            if !matches!(&error, Error::Weights(error) if self.weights.retry(error)) {
+                return Err(error);
+            }
+        }
+        Ok(&mut self.state.logits[..logits * self.state.config.vocab_size])
+    }
+
+    /// The pass itself; it leaves the logits in the state.
+    fn pass(&mut self, tokens: &[u32], position: usize, logits: usize) -> Result<(), Error<W::Error>> {
         let config = *self.weights.config();
-        self.check(&config, tokens, position, logits)?;
         let Self { weights, state, team, kernels, profile } = self;
         let positions = state.capacity().context.next_multiple_of(LANES);
         let State { x, xb, hidden, scratch, logits: all_logits, rope, keys, values, .. } = state;
         let (kernels, batch) = (*kernels, tokens.len());
-        let machine = &mut Machine { weights, scratch, team, kernels };
+        let machine = &mut Machine { weights, scratch, team, kernels, profile };
         let (mut keys, mut values) = (keys.reborrow(), values.reborrow());
         let x = &mut x[..batch * config.dim];
-        profile.start();
+        machine.weights.begin(Pass { position, batch, logits });
+        machine.profile.start(machine.weights.waited());
 
         for (&token, x) in tokens.iter().zip(x.chunks_exact_mut(config.dim)) {
             machine.weights.embed(token, x).map_err(Error::Weights)?;
@@ -133,7 +149,7 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
             // Attention, added to the residual stream.
             let normed = &mut xb[..batch * config.dim];
             rmsnorm(kernels, &config, x, machine.weights.norm(Norm::Attention(layer)), normed);
-            profile.end(Stage::NormAndRope);
+            machine.end(Stage::NormAndRope);
 
             let (q, rest) = hidden.split_at_mut(batch * config.q_dim());
             let (k, rest) = rest.split_at_mut(batch * config.kv_dim());
@@ -141,10 +157,10 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
             let qkv = [Matrix::Wq(layer), Matrix::Wk(layer), Matrix::Wv(layer)];
             let outs = [&mut *q, &mut *k, &mut *v].map(|out| Panel::new(out, batch));
             machine.product(qkv, normed, outs, Set, |_| ())?;
-            profile.end(Stage::Products);
+            machine.end(Stage::Projections);
 
             rotate(kernels, &config, rope, q, k);
-            profile.end(Stage::NormAndRope);
+            machine.end(Stage::NormAndRope);
 
             let caches = [&mut keys, &mut values].map(|cache| {
                 let mut layer = cache.take(config.n_kv_heads * positions, config.head_size);
@@ -152,15 +168,15 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
             });
             let heads = &mut xb[..batch * config.q_dim()];
             attention(machine, &config, position, [q, k, v], caches, heads);
-            profile.end(Stage::Attention);
+            machine.end(Stage::Attention);
 
             machine.product([Matrix::Wo(layer)], heads, [Panel::new(x, batch)], Add, |_| ())?;
-            profile.end(Stage::Products);
+            machine.end(Stage::Projections);
 
             // The feed-forward layer, added to the residual stream.
             let normed = &mut xb[..batch * config.dim];
             rmsnorm(kernels, &config, x, machine.weights.norm(Norm::FeedForward(layer)), normed);
-            profile.end(Stage::NormAndRope);
+            machine.end(Stage::NormAndRope);
 
             let (gate, rest) = hidden.split_at_mut(batch * config.hidden_dim);
             let up = &mut rest[..batch * config.hidden_dim];
@@ -172,7 +188,7 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
                 }
             })?;
             machine.product([Matrix::W2(layer)], gate, [Panel::new(x, batch)], Add, |_| ())?;
-            profile.end(Stage::Products);
+            machine.end(Stage::FeedForward);
         }
 
         // Logits of the last tokens.
@@ -181,12 +197,12 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
         let all_logits = &mut all_logits[..logits * config.vocab_size];
         if logits > 0 {
             rmsnorm(kernels, &config, last, machine.weights.norm(Norm::Final), normed);
-            profile.end(Stage::NormAndRope);
+            machine.end(Stage::NormAndRope);
             let out = Panel::new(all_logits, logits);
             machine.product([Matrix::Classifier], normed, [out], Set, |_| ())?;
-            profile.end(Stage::Classifier);
+            machine.end(Stage::Classifier);
         }
-        Ok(all_logits)
+        Ok(())
     }
 
     fn check(
@@ -254,9 +270,15 @@ struct Machine<'m, W, T> {
     scratch: &'m mut [f32],
     team: &'m mut T,
     kernels: Kernels,
+    profile: &'m mut Profile,
 }
 
 impl<W: Weights, T: Team> Machine<'_, W, T> {
+    /// Counts the time since the last call for a stage.
+    fn end(&mut self, stage: Stage) {
+        self.profile.end(stage, self.weights.waited());
+    }
+
     /// Products of one input, (batch, columns), with matrices that the tape has side by side; each `outs` is
     /// (batch, rows). `finish` runs on columns of the outputs that are complete, the same ones of each.
     ///

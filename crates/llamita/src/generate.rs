@@ -85,7 +85,7 @@ impl<'g, 'a, W: Weights, T: Team> Generation<'g, 'a, W, T> {
         let kernels = self.engine.kernels();
         let logits = self.engine.forward(&self.tokens[self.computed..self.len], self.computed, 1)?;
         let token = self.sampler.sample(kernels, logits, &self.tokens[..self.len]);
-        self.engine.profile.end(Stage::Sampling);
+        self.engine.end(Stage::Sampling);
         let token = token.ok_or(Error::NotFinite)?;
         self.computed = self.len;
         if self.stop_tokens.contains(&token) {

@@ -3,10 +3,14 @@
 /// A part of the work of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Matrix products of the layers, and the SwiGLU between them.
-    Products,
+    /// Waiting for weights that are streamed.
+    Storage,
+    /// Products with Wq, Wk, Wv and Wo.
+    Projections,
     /// Attention, and writing the key/value cache.
     Attention,
+    /// Products with W1, W3 and W2, and the SwiGLU between them.
+    FeedForward,
     /// Embedding, norms and rope.
     NormAndRope,
     /// The product with the classifier.
@@ -17,13 +21,22 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in the order of [`Profile::ticks`].
-    pub const ALL: [Self; 5] =
-        [Self::Products, Self::Attention, Self::NormAndRope, Self::Classifier, Self::Sampling];
+    pub const ALL: [Self; 7] = [
+        Self::Storage,
+        Self::Projections,
+        Self::Attention,
+        Self::FeedForward,
+        Self::NormAndRope,
+        Self::Classifier,
+        Self::Sampling,
+    ];
 
     /// A name for tables.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Products => "matrix products",
+            Self::Storage => "waiting for storage",
+            Self::Projections => "attention products",
+            Self::FeedForward => "feed-forward",
             Self::Attention => "attention",
             Self::NormAndRope => "norm and rope",
             Self::Classifier => "classifier",
@@ -37,12 +50,13 @@ impl Stage {
 pub struct Profile {
     clock: Option<fn() -> u64>,
     last: u64,
+    waited: u64,
     ticks: [u64; Stage::ALL.len()],
 }
 
 impl Profile {
     /// A profile that measures nothing and costs nothing.
-    pub const OFF: Self = Self { clock: None, last: 0, ticks: [0; Stage::ALL.len()] };
+    pub const OFF: Self = Self { clock: None, last: 0, waited: 0, ticks: [0; Stage::ALL.len()] };
 
     /// A profile that reads this clock seven times a layer.
     pub const fn with_clock(clock: fn() -> u64) -> Self {
@@ -54,21 +68,24 @@ impl Profile {
         self.ticks
     }
 
-    /// Begins to measure.
+    /// Begins to measure; `waited` is what the weights have waited so far.
     #[inline]
-    pub(crate) fn start(&mut self) {
+    pub(crate) fn start(&mut self, waited: u64) {
         if let Some(clock) = self.clock {
             self.last = clock();
+            self.waited = waited;
         }
     }
 
-    /// Counts the time since the last call for a stage.
+    /// Counts the time since the last call for a stage, but what the weights have waited since for the storage.
     #[inline]
-    pub(crate) fn end(&mut self, stage: Stage) {
+    pub(crate) fn end(&mut self, stage: Stage, waited: u64) {
         if let Some(clock) = self.clock {
             let now = clock();
-            self.ticks[stage as usize] += now.wrapping_sub(self.last);
-            self.last = now;
+            let storage = waited.wrapping_sub(self.waited);
+            self.ticks[Stage::Storage as usize] += storage;
+            self.ticks[stage as usize] += now.wrapping_sub(self.last).saturating_sub(storage);
+            (self.last, self.waited) = (now, waited);
         }
     }
 }

@@ -41,6 +41,17 @@ pub enum Norm {
     Final,
 }
 
+/// What a pass computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// Position of the first token.
+    pub position: usize,
+    /// Number of tokens.
+    pub batch: usize,
+    /// Tokens whose logits are computed.
+    pub logits: usize,
+}
+
 /// The weights of a model, lent in the order in which a forward pass reads them.
 ///
 /// Norms are small and always resident. Matrices may be anywhere: a forward pass asks for rows until it
@@ -57,6 +68,21 @@ pub trait Weights {
 
     /// Copies the embedding of `token`, which is below `vocab_size`, to `out`: (dim,).
     fn embed(&mut self, token: u32, out: &mut [f32]) -> Result<(), Self::Error>;
+
+    /// Hears of a pass before anything of it is asked for. Streams read ahead, and a pass without logits needs no
+    /// classifier; others need not listen.
+    fn begin(&mut self, _pass: Pass) {}
+
+    /// Whether a pass that failed for this reason may be computed once more from its start, since what was wrong may
+    /// be right by then: a stream from a medium that makes errors says so for a while.
+    fn retry(&mut self, _error: &Self::Error) -> bool {
+        false
+    }
+
+    /// Time spent so far waiting for rows to arrive, in ticks of the clock that the profile reads.
+    fn waited(&self) -> u64 {
+        0
+    }
 
     /// Hears the input of a product before its rows are asked for: the first of its matrices, and activations
     /// of one token after another, (batch, columns). Quantization with calibration collects them; others need
@@ -271,12 +297,20 @@ impl<'a> Tape<'a> {
         1 + Self::LAYER.len() * layer + place
     }
 
+    /// The tensor of an index that is below [`Tape::len`].
+    pub fn tensor(config: &Config, index: usize) -> Tensor {
+        let Some(place) = index.checked_sub(1) else { return Tensor::Embedding };
+        match (place / Self::LAYER.len(), place % Self::LAYER.len()) {
+            (layer, place) if layer < config.n_layers => Self::LAYER[place](layer),
+            (_, 0) => Tensor::Norm(Norm::Final),
+            _ => Tensor::Matrix(Matrix::Classifier),
+        }
+    }
+
     /// Every tensor of a model of this shape, in tape order.
     pub fn tensors(config: &Config) -> impl Iterator<Item = Tensor> + use<> {
-        let layers = (0..config.n_layers).flat_map(|layer| Self::LAYER.map(|tensor| tensor(layer)));
-        core::iter::once(Tensor::Embedding)
-            .chain(layers)
-            .chain([Tensor::Norm(Norm::Final), Tensor::Matrix(Matrix::Classifier)])
+        let config = *config;
+        (0..Self::len(&config)).map(move |index| Self::tensor(&config, index))
     }
 
     /// Rows and columns of a tensor; a norm is one row.

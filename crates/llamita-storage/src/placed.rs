@@ -1,0 +1,548 @@
+//! Weights of which some are pinned in memories, and the others come from a file as they are needed.
+
+use core::fmt;
+
+use llamita::format::{FormatError, TensorName};
+use llamita::weights::{Format, Matrix, Norm, Pass, Tape, Tensor, Weights};
+use llamita::{Config, Rows, rows_of};
+use llamita_kernels::quantized::BLOCK_ROWS;
+use zerocopy::IntoBytes;
+
+use crate::board::MEMORIES;
+use crate::portions::{Cursor, Pinning, Place, Portion, Portions, Position};
+use crate::reader::{ReadError, Reader, Span, Stats};
+use crate::sector::{SECTOR, Sector, bytes, bytes_mut};
+use crate::source::Source;
+
+/// Weights that cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Error<E> {
+    /// Bytes cannot be read: the tensor that they belong to, where, and why.
+    Read(Tensor, ReadError<E>),
+    /// What was read is not what was written.
+    Checksum(Tensor),
+    /// The tensors are not as they must be.
+    Format(FormatError),
+    /// The source has another length than the file whose tape this is: found, expected at least.
+    Length(u64, u64),
+    /// Lent memory is too short: for what, found, expected, in bytes.
+    Memory(&'static str, usize, usize),
+}
+
+impl<E: fmt::Display> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(tensor, ReadError { start, tries, cause }) => write!(
+                f,
+                "tensor {} cannot be read at byte {start} of the file, tried {tries} times ({cause}): check the \
+                 medium and its contacts, then go on, or copy the file anew",
+                TensorName(*tensor)
+            ),
+            Self::Checksum(tensor) => write!(
+                f,
+                "the checksum of tensor {} is wrong, also when it is read again: the file is damaged, or the medium \
+                 is; copy the file anew",
+                TensorName(*tensor)
+            ),
+            Self::Format(error) => error.fmt(f),
+            Self::Length(found, expected) => write!(
+                f,
+                "the file has {found} bytes, its tensors need {expected}: it was changed or cut short, copy it anew"
+            ),
+            Self::Memory(what, found, expected) => {
+                write!(f, "{found} bytes were lent for {what}, expected {expected}: plan anew")
+            }
+        }
+    }
+}
+
+impl<E: core::error::Error> core::error::Error for Error<E> {}
+
+/// When weights are compared with the checksums in their file, if it has any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// When they are read for the first time.
+    #[default]
+    First,
+    /// Each time.
+    Always,
+}
+
+/// Where the weights come from that are not pinned.
+pub enum Home<'a, S: Source> {
+    /// A file in memory, as in memory-mapped flash: they are used in place.
+    Mapped(&'a [u8]),
+    /// A file that is read.
+    Streamed(Reader<S>),
+}
+
+/// Memory for weights.
+pub struct Lent<'a> {
+    /// For all norms: [`norms_len`].
+    pub norms: &'a mut [f32],
+    /// For what is pinned in each of the memories.
+    pub pinned: [&'a mut [Sector]; MEMORIES],
+}
+
+/// Memory for the norms of a model, in `f32`s.
+pub const fn norms_len(config: &Config) -> usize {
+    (2 * config.n_layers + 1) * config.dim
+}
+
+/// Bytes of the memory for single reads: rows of the embedding, and norms.
+pub fn single_len(tape: &Tape<'_>) -> usize {
+    let config = tape.config();
+    let rows = if tape.entry(Tensor::Embedding).format.group().is_some() { BLOCK_ROWS } else { 1 };
+    let row = tape.entry(Tensor::Embedding).format.bytes(rows, config.dim) as usize;
+    // Each may begin with the last byte of a sector.
+    (row.max(4 * config.dim) + SECTOR - 1).next_multiple_of(SECTOR)
+}
+
+/// Weights in their places: norms in memory, as many of the others pinned as there is memory for, and the rest read while
+/// the arithmetic goes on.
+pub struct Placed<'a, S: Source> {
+    portions: Portions<'a>,
+    pinning: Pinning,
+    pinned: [&'a mut [Sector]; MEMORIES],
+    norms: &'a [f32],
+    home: Home<'a, S>,
+    pass: Pass,
+    /// Behind the current portion, and behind what was read ahead.
+    cursor: Cursor,
+    ahead: Cursor,
+    current: Option<(Portion, Place)>,
+    /// Whether some portion is not pinned.
+    streams: bool,
+    verify: Verify,
+    /// Tensors before this one have been verified once.
+    verified: usize,
+    hasher: crc32fast::Hasher,
+    /// A tensor whose checksum was wrong, and how often.
+    wrong: Option<(Tensor, u32)>,
+}
+
+impl<'a, S: Source> Placed<'a, S> {
+    /// Brings the norms and what is to be pinned to its memory; `progress` hears how many bytes of how many are there.
+    ///
+    /// The tape is that of the file at `home`.
+    ///
+    /// # Errors
+    /// If something cannot be read, a norm is damaged, or lent memory is too short.
+    pub fn load(
+        tape: Tape<'a>,
+        mut home: Home<'a, S>,
+        lent: Lent<'a>,
+        verify: Verify,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Self, Error<S::Error>> {
+        let Lent { norms, pinned } = lent;
+        let (len, buffer) = match &home {
+            Home::Mapped(file) => (file.len() as u64, usize::MAX / 2),
+            Home::Streamed(reader) => (reader.source().len(), reader.buffer_len()),
+        };
+        let ends = Tape::tensors(tape.config()).map(|tensor| tape.entry(tensor).offset + tape.bytes(tensor));
+        let expected = ends.max().unwrap_or(0);
+        if len < expected {
+            return Err(Error::Length(len, expected));
+        }
+        let memory = |what, found, expected| {
+            if found < expected { Err(Error::Memory(what, found, expected)) } else { Ok(()) }
+        };
+        memory("a portion of the weights", buffer, Portions::least_buffer(&tape))?;
+        memory("the norms", 4 * norms.len(), 4 * norms_len(tape.config()))?;
+        if let Home::Streamed(reader) = &home {
+            memory("a row of the embedding", reader.single_len(), single_len(&tape))?;
+        }
+        let norms = load_norms(&tape, &mut home, norms)?;
+
+        // Portions of a file in memory are as long as what is pinned needs.
+        let buffer =
+            if let Home::Mapped(_) = home { Portions::least_buffer(&tape).max(1 << 14) } else { buffer };
+        let portions = Portions::new(tape, buffer);
+        let room = core::array::from_fn(|memory| (pinned[memory].len() * SECTOR) as u64);
+        let cursor = Cursor::start(&portions);
+        let mut placed = Self {
+            portions,
+            pinning: Pinning { total: portions.total(), room },
+            pinned,
+            norms,
+            home,
+            pass: Pass::default(),
+            cursor,
+            ahead: cursor,
+            current: None,
+            streams: false,
+            verify,
+            verified: 0,
+            hasher: crc32fast::Hasher::new(),
+            wrong: None,
+        };
+        placed.streams = placed.walk().any(|(_, place)| place == Place::Home);
+        let all = placed.pinned_bytes();
+        placed.pin(|_| true, |done| progress(done, all))?;
+        Ok(placed)
+    }
+
+    /// Bytes that are pinned.
+    pub fn pinned_bytes(&self) -> u64 {
+        let pinned = self.walk().filter(|(_, place)| matches!(place, Place::Pinned(..)));
+        pinned.map(|(portion, _)| portion.len as u64).sum()
+    }
+
+    /// Bytes that are read for each token, rows of the embedding apart.
+    pub fn streamed_bytes(&self) -> u64 {
+        self.pinning.total - self.pinned_bytes()
+    }
+
+    /// The memory that has what was lent last, as a number; `None` where it came from home.
+    pub fn memory(&self) -> Option<usize> {
+        match self.current {
+            Some((_, Place::Pinned(memory, _))) => Some(memory),
+            _ => None,
+        }
+    }
+
+    /// What was read so far.
+    pub fn stats(&self) -> Stats {
+        match &self.home {
+            Home::Streamed(reader) => reader.stats(),
+            Home::Mapped(_) => Stats::default(),
+        }
+    }
+
+    /// The source, unless all is in memory.
+    pub fn source_mut(&mut self) -> Option<&mut S> {
+        match &mut self.home {
+            Home::Streamed(reader) => Some(reader.source_mut()),
+            Home::Mapped(_) => None,
+        }
+    }
+
+    /// The portions in order, and their places.
+    fn walk(&self) -> impl Iterator<Item = (Portion, Place)> + use<'a, S> {
+        let (portions, pinning) = (self.portions, self.pinning);
+        let mut cursor = Cursor::start(&portions);
+        core::iter::from_fn(move || cursor.step(&portions, &pinning))
+    }
+
+    /// Reads portions that are pinned to their places.
+    fn pin(
+        &mut self,
+        wanted: impl Fn(&Portion) -> bool,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), Error<S::Error>> {
+        let mut done = 0;
+        for (portion, place) in self.walk().filter(|(portion, _)| wanted(portion)) {
+            let Place::Pinned(memory, offset) = place else { continue };
+            let span = span(&portion);
+            let from = match &mut self.home {
+                Home::Mapped(file) => &file[span.start as usize..][..span.len],
+                Home::Streamed(reader) => {
+                    reader.take(span).map_err(|error| read_error(&self.portions, &portion, error))?;
+                    reader.current()
+                }
+            };
+            bytes_mut(self.pinned[memory])[offset..offset + span.len].copy_from_slice(from);
+            done += span.len as u64;
+            progress(done);
+        }
+        if let Home::Streamed(reader) = &mut self.home {
+            reader.release();
+        }
+        Ok(())
+    }
+
+    /// Makes the portion current that has this row.
+    fn bring(&mut self, position: Position) -> Result<(), Error<S::Error>> {
+        if matches!(&self.current, Some((portion, _)) if portion.contains(position)) {
+            return Ok(());
+        }
+        let (portion, place) = loop {
+            match self.cursor.step(&self.portions, &self.pinning) {
+                Some(found) if found.0.contains(position) => break found,
+                Some(_) => (),
+                // Only a pass that begins anew asks for what is behind.
+                None => self.cursor = Cursor::start(&self.portions),
+            }
+        };
+        self.current = Some((portion, place));
+        let Home::Streamed(reader) = &mut self.home else { return Ok(()) };
+        let refuse = |error| read_error(&self.portions, &portion, error);
+        reader.release();
+        if place == Place::Home && !reader.seek(span(&portion)).map_err(refuse)? {
+            reader.ahead(span(&portion));
+            self.ahead = self.cursor;
+        }
+        self.read_ahead();
+        let Home::Streamed(reader) = &mut self.home else { return Ok(()) };
+        if place == Place::Home {
+            let taken = reader.take(span(&portion));
+            taken.map_err(|error| {
+                self.current = None;
+                read_error(&self.portions, &portion, error)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Begins to read what comes next, into all memory that there is for it, the next token's first weights included.
+    fn read_ahead(&mut self) {
+        let Home::Streamed(reader) = &mut self.home else { return };
+        let classifier = Tape::index(self.portions.tape().config(), Tensor::Matrix(Matrix::Classifier));
+        // Perhaps there is nothing to read, or only what this pass has no use for.
+        let mut rounds = if self.streams { 0 } else { 2 };
+        while rounds < 2 {
+            let mut next = self.ahead;
+            let unused = |portion: &Portion| portion.first.tensor == classifier && self.pass.logits == 0;
+            match next.step(&self.portions, &self.pinning).filter(|(portion, _)| !unused(portion)) {
+                Some((portion, Place::Home)) => {
+                    if !reader.ahead(span(&portion)) {
+                        return;
+                    }
+                    self.ahead = next;
+                    rounds = 0;
+                }
+                Some(_) => self.ahead = next,
+                None => {
+                    self.ahead = Cursor::start(&self.portions);
+                    rounds += 1;
+                }
+            }
+        }
+    }
+
+    /// Bytes of rows in the current portion.
+    fn current_bytes(&self, start: u64, len: usize) -> &[u8] {
+        let Some((portion, place)) = &self.current else { return &[] };
+        let at = (start - portion.start) as usize;
+        match (place, &self.home) {
+            (Place::Pinned(memory, offset), _) => &bytes(self.pinned[*memory])[offset + at..][..len],
+            (Place::Home, Home::Mapped(file)) => &file[start as usize..][..len],
+            (Place::Home, Home::Streamed(reader)) => &reader.current()[at..at + len],
+        }
+    }
+
+    /// The rows of a matrix from one on that are in the current portion.
+    fn lent(&self, matrix: Matrix, from: usize) -> core::ops::Range<usize> {
+        let config = self.config();
+        let (rows, _) = Tape::shape(config, Tensor::Matrix(matrix));
+        let index = Tape::index(config, Tensor::Matrix(matrix));
+        let lent = self.current.map_or(0..0, |(portion, _)| portion.rows(index, rows));
+        if lent.contains(&from) { from..lent.end } else { from..from }
+    }
+
+    /// Where rows are in the file, and their bytes.
+    fn span_of(&self, matrix: Matrix, rows: &core::ops::Range<usize>) -> (u64, usize) {
+        let index = Tape::index(self.config(), Tensor::Matrix(matrix));
+        let [start, end] = [rows.start, rows.end].map(|row| self.portions.place(index, row));
+        (start, (end - start) as usize)
+    }
+
+    /// Whether what is read now has to be compared with something.
+    fn verifies(&self, tensor: usize) -> bool {
+        self.verify == Verify::Always || tensor >= self.verified
+    }
+
+    /// Adds rows that are about to be lent to the checksum of their matrix, and compares it at the end.
+    fn check(&mut self, matrix: Matrix, rows: &core::ops::Range<usize>) -> Result<(), Error<S::Error>> {
+        let tensor = Tensor::Matrix(matrix);
+        let (config, index) = (*self.config(), Tape::index(self.config(), tensor));
+        let Some(expected) = self.portions.tape().entry(tensor).checksum.filter(|_| self.verifies(index))
+        else {
+            return Ok(());
+        };
+        if rows.start == 0 {
+            self.hasher = crc32fast::Hasher::new();
+        }
+        let (start, len) = self.span_of(matrix, rows);
+        let mut hasher = core::mem::take(&mut self.hasher);
+        hasher.update(self.current_bytes(start, len));
+        self.hasher = hasher;
+        if rows.end == Tape::shape(&config, tensor).0 {
+            if self.hasher.clone().finalize() != expected {
+                let times = self.wrong.filter(|(known, _)| *known == tensor).map_or(0, |(_, times)| times);
+                self.wrong = Some((tensor, times + 1));
+                return Err(Error::Checksum(tensor));
+            }
+            self.wrong = self.wrong.filter(|(known, _)| *known != tensor);
+            self.verified = self.verified.max(index + 1);
+        }
+        Ok(())
+    }
+}
+
+impl<S: Source> Weights for Placed<'_, S> {
+    type Error = Error<S::Error>;
+
+    fn config(&self) -> &Config {
+        self.portions.tape().config()
+    }
+
+    fn begin(&mut self, pass: Pass) {
+        self.pass = pass;
+        self.cursor = Cursor::start(&self.portions);
+        self.current = None;
+        if let Home::Streamed(reader) = &mut self.home {
+            reader.release();
+        }
+        self.read_ahead();
+    }
+
+    fn retry(&mut self, error: &Self::Error) -> bool {
+        let (Error::Checksum(tensor), Home::Streamed(reader)) = (error, &self.home) else { return false };
+        let tries = reader.patience().tries;
+        if !self.wrong.is_some_and(|(wrong, times)| wrong == *tensor && times < tries) {
+            self.wrong = None;
+            return false;
+        }
+        // What is pinned of it may have been damaged on its way.
+        let (index, (rows, _)) = (Tape::index(self.config(), *tensor), Tape::shape(self.config(), *tensor));
+        self.pin(|portion| !portion.rows(index, rows).is_empty(), |_| ()).is_ok()
+    }
+
+    fn waited(&self) -> u64 {
+        self.stats().waited
+    }
+
+    fn norm(&self, norm: Norm) -> &[f32] {
+        let (layers, dim) = (self.config().n_layers, self.config().dim);
+        let index = match norm {
+            Norm::Attention(layer) => 2 * layer,
+            Norm::FeedForward(layer) => 2 * layer + 1,
+            Norm::Final => 2 * layers,
+        };
+        &self.norms[index * dim..(index + 1) * dim]
+    }
+
+    fn embed(&mut self, token: u32, out: &mut [f32]) -> Result<(), Self::Error> {
+        let tape = *self.portions.tape();
+        let format = tape.entry(Tensor::Embedding).format;
+        let (all_rows, columns) = Tape::shape(tape.config(), Tensor::Embedding);
+        let step = if format.group().is_some() { BLOCK_ROWS } else { 1 };
+        let first = token as usize / step * step;
+        let start = self.portions.place(0, first);
+        let len = (self.portions.place(0, all_rows.min(first + step)) - start) as usize;
+        let row = |bytes: &[u8], out: &mut [f32]| {
+            let rows = rows_of(Tensor::Embedding, format, columns, bytes).map_err(Error::Format)?;
+            rows.row(token as usize - first, out);
+            Ok(())
+        };
+        // Where the classifier is the embedding, it may be pinned.
+        if tape.config().shared_classifier {
+            let tensor = Tape::index(tape.config(), Tensor::Matrix(Matrix::Classifier));
+            let known = |found: &(Portion, Place)| found.0.contains(Position { tensor, row: first });
+            if let Some((portion, Place::Pinned(memory, offset))) = self.walk().find(known) {
+                let at = offset + (start - portion.start) as usize;
+                return row(&bytes(self.pinned[memory])[at..at + len], out);
+            }
+        }
+        let verifies = self.verifies(Tape::len(tape.config()) - 1);
+        let reader = match &mut self.home {
+            Home::Mapped(file) => return row(&file[start as usize..][..len], out),
+            Home::Streamed(reader) => reader,
+        };
+        let span = Span { start, len };
+        let refuse = |error| Error::Read(Tensor::Embedding, error);
+        let mut found = reader
+            .single(span, |bytes| row(bytes, out).map(|()| crc32fast::hash(bytes)))
+            .map_err(refuse)??;
+        if !verifies || tape.entry(Tensor::Embedding).checksum.is_none() {
+            return Ok(());
+        }
+        // A row is too little for the checksum of the whole: it has to come twice the same.
+        for _ in 0..reader.patience().tries {
+            let again = reader
+                .single(span, |bytes| row(bytes, out).map(|()| crc32fast::hash(bytes)))
+                .map_err(refuse)??;
+            if again == found {
+                return Ok(());
+            }
+            found = again;
+        }
+        Err(Error::Checksum(Tensor::Embedding))
+    }
+
+    fn lend<const N: usize>(
+        &mut self,
+        matrices: [Matrix; N],
+        from: [usize; N],
+    ) -> Result<[Rows<'_>; N], Self::Error> {
+        let config = *self.config();
+        let index = |matrix| Tape::index(&config, Tensor::Matrix(matrix));
+        let rows = matrices.map(|matrix| Tape::shape(&config, Tensor::Matrix(matrix)).0);
+        let Some(turn) = (0..N).find(|&i| from[i] < rows[i]) else { return Ok([Rows::default(); N]) };
+        self.bring(Position { tensor: index(matrices[turn]), row: from[turn] })?;
+        let mut ranges = core::array::from_fn::<_, N, _>(|i| from[i]..from[i]);
+        for i in turn..N {
+            ranges[i] = self.lent(matrices[i], from[i]);
+            if !ranges[i].is_empty() {
+                self.check(matrices[i], &ranges[i])?;
+            }
+            if ranges[i].end < rows[i] {
+                break;
+            }
+        }
+        let mut lent = [Rows::default(); N];
+        for i in turn..N {
+            let (start, len) = self.span_of(matrices[i], &ranges[i]);
+            let (tensor, columns) =
+                (Tensor::Matrix(matrices[i]), Tape::shape(&config, Tensor::Matrix(matrices[i])).1);
+            let format = self.portions.tape().entry(tensor).format;
+            if len > 0 {
+                lent[i] = rows_of(tensor, format, columns, self.current_bytes(start, len))
+                    .map_err(Error::Format)?;
+            }
+        }
+        Ok(lent)
+    }
+}
+
+fn span(portion: &Portion) -> Span {
+    Span { start: portion.start, len: portion.len }
+}
+
+/// Names the tensor whose bytes cannot be read.
+fn read_error<E>(portions: &Portions<'_>, portion: &Portion, error: ReadError<E>) -> Error<E> {
+    let tensor = Tape::tensor(portions.tape().config(), portion.first.tensor);
+    Error::Read(tensor, ReadError { start: portion.start, ..error })
+}
+
+/// Reads all norms, which must be finite and what their checksums say.
+fn load_norms<'a, S: Source>(
+    tape: &Tape<'_>,
+    home: &mut Home<'_, S>,
+    norms: &'a mut [f32],
+) -> Result<&'a [f32], Error<S::Error>> {
+    let config = tape.config();
+    let all = Tape::tensors(config).filter(|tensor| matches!(tensor, Tensor::Norm(_)));
+    for (tensor, out) in all.zip(norms.chunks_exact_mut(config.dim)) {
+        let entry = tape.entry(tensor);
+        if entry.format != Format::F32 {
+            return Err(Error::Format(FormatError::Repack { tensor, format: entry.format }));
+        }
+        let span = Span { start: entry.offset, len: 4 * config.dim };
+        let mut tries = 0;
+        loop {
+            match home {
+                Home::Mapped(file) => {
+                    out.as_mut_bytes().copy_from_slice(&file[span.start as usize..][..span.len]);
+                }
+                Home::Streamed(reader) => reader
+                    .single(span, |bytes| out.as_mut_bytes().copy_from_slice(bytes))
+                    .map_err(|error| Error::Read(tensor, error))?,
+            }
+            if entry.checksum.is_none_or(|expected| crc32fast::hash(out.as_bytes()) == expected) {
+                break;
+            }
+            tries += 1;
+            let most = if let Home::Streamed(reader) = home { reader.patience().tries } else { 1 };
+            if tries >= most {
+                return Err(Error::Checksum(tensor));
+            }
+        }
+        if let Some(index) = out.iter().position(|number| !number.is_finite()) {
+            return Err(Error::Format(FormatError::NotFinite { tensor, index }));
+        }
+    }
+    Ok(norms)
+}
