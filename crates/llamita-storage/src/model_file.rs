@@ -74,19 +74,7 @@ impl ModelFile {
     }
 
     fn open_file(path: &Path, placement: Placement) -> Result<Self, Reason> {
-        // Looked at before it is opened: to open a pipe would wait for its writer.
-        let kind = fs::metadata(path)?.file_type();
-        if kind.is_dir() {
-            return Err(Reason::Directory);
-        }
-        if !kind.is_file() {
-            return Err(Reason::NotAFile);
-        }
-        let mut file = File::open(path)?;
-        let bytes = file.metadata()?.len();
-        if bytes == 0 {
-            return Err(Reason::Empty);
-        }
+        let (mut file, bytes) = open_regular(path)?;
         let len = usize::try_from(bytes).ok().filter(|&len| len <= isize::MAX as usize);
         let len = len.ok_or(Reason::TooLarge(bytes))?;
 
@@ -155,6 +143,23 @@ impl ModelFile {
     /// Where the bytes are held: [`Placement::Mapped`] or [`Placement::HugePages`].
     pub const fn placement(&self) -> Placement {
         self.placement
+    }
+}
+
+/// Opens a regular file that has bytes, and says how many.
+pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), Reason> {
+    // Looked at before it is opened: to open a pipe would wait for its writer.
+    let kind = fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(Reason::Directory);
+    }
+    if !kind.is_file() {
+        return Err(Reason::NotAFile);
+    }
+    let file = File::open(path)?;
+    match file.metadata()?.len() {
+        0 => Err(Reason::Empty),
+        bytes => Ok((file, bytes)),
     }
 }
 

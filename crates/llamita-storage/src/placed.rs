@@ -117,6 +117,8 @@ pub struct Placed<'a, S: Source> {
     /// Tensors before this one have been verified once.
     verified: usize,
     hasher: crc32fast::Hasher,
+    /// Up to where rows are part of the checksum.
+    hashed: Position,
     /// A tensor whose checksum was wrong, and how often.
     wrong: Option<(Tensor, u32)>,
 }
@@ -156,8 +158,7 @@ impl<'a, S: Source> Placed<'a, S> {
         let norms = load_norms(&tape, &mut home, norms)?;
 
         // Portions of a file in memory are as long as what is pinned needs.
-        let buffer =
-            if let Home::Mapped(_) = home { Portions::least_buffer(&tape).max(1 << 14) } else { buffer };
+        let buffer = if let Home::Mapped(_) = home { Portions::mapped_buffer(&tape) } else { buffer };
         let portions = Portions::new(tape, buffer);
         let room = core::array::from_fn(|memory| (pinned[memory].len() * SECTOR) as u64);
         let cursor = Cursor::start(&portions);
@@ -175,6 +176,7 @@ impl<'a, S: Source> Placed<'a, S> {
             verify,
             verified: 0,
             hasher: crc32fast::Hasher::new(),
+            hashed: Position { tensor: 0, row: 0 },
             wrong: None,
         };
         placed.streams = placed.walk().any(|(_, place)| place == Place::Home);
@@ -351,9 +353,15 @@ impl<'a, S: Source> Placed<'a, S> {
         else {
             return Ok(());
         };
-        if rows.start == 0 {
+        if self.hashed.tensor != index {
             self.hasher = crc32fast::Hasher::new();
+            self.hashed = Position { tensor: index, row: 0 };
         }
+        if self.hashed.row != rows.start {
+            // They are lent once more.
+            return Ok(());
+        }
+        self.hashed.row = rows.end;
         let (start, len) = self.span_of(matrix, rows);
         let mut hasher = core::mem::take(&mut self.hasher);
         hasher.update(self.current_bytes(start, len));
@@ -380,6 +388,7 @@ impl<S: Source> Weights for Placed<'_, S> {
 
     fn begin(&mut self, pass: Pass) {
         self.pass = pass;
+        self.hashed = Position { tensor: 0, row: 0 };
         self.cursor = Cursor::start(&self.portions);
         self.current = None;
         if let Home::Streamed(reader) = &mut self.home {
@@ -449,8 +458,9 @@ impl<S: Source> Weights for Placed<'_, S> {
         if !verifies || tape.entry(Tensor::Embedding).checksum.is_none() {
             return Ok(());
         }
-        // A row is too little for the checksum of the whole: it has to come twice the same.
-        for _ in 0..reader.patience().tries {
+        // A row is too little for the checksum of the whole: it has to come twice the same, as it does when as many
+        // reads went wrong as may, one good one before them or not.
+        for _ in 0..=reader.patience().tries {
             let again = reader
                 .single(span, |bytes| row(bytes, out).map(|()| crc32fast::hash(bytes)))
                 .map_err(refuse)??;

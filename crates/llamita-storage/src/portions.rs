@@ -75,6 +75,11 @@ impl<'a> Portions<'a> {
         (matrices.map(block).max().unwrap_or(0) + SECTOR - 1).next_multiple_of(SECTOR)
     }
 
+    /// Bytes that a portion may have where nothing is read, but some are pinned.
+    pub fn mapped_buffer(tape: &Tape<'_>) -> usize {
+        Self::least_buffer(tape).max(1 << 14)
+    }
+
     /// The tape.
     pub const fn tape(&self) -> &Tape<'a> {
         &self.tape

@@ -106,3 +106,8 @@ pub fn story<W: Weights>(
 pub fn expected(file: &File, count: usize) -> (Vec<u32>, Vec<u32>) {
     story(&mut engine(Resident::new(file.tape(), file.bytes()).unwrap()), count).unwrap()
 }
+
+/// The weights of the nano model as a file of floats, or quantized to so many bits in groups of 32, by plain rounding.
+pub fn nano_in(quant: Option<Quant>) -> Vec<u8> {
+    todo!()
+}
