@@ -47,6 +47,7 @@
 compile_error!("model files are little-endian and used in place: big-endian targets are not supported");
 
 pub mod config;
+pub mod draft;
 pub mod format;
 pub mod forward;
 pub mod generate;
@@ -58,6 +59,7 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use config::Config;
+pub use draft::{Draft, DraftModel, Lookup, Speculation};
 pub use format::Model;
 pub use forward::{Engine, Error};
 pub use generate::{Generation, Stop};

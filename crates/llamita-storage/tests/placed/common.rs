@@ -10,6 +10,11 @@ use llamita_storage::{
     single_len,
 };
 
+#[path = "../../../llamita/tests/format/builder.rs"]
+mod builder;
+
+use builder::Gguf;
+
 /// Bytes at an alignment that tensors need.
 pub struct File {
     sectors: Vec<Sector>,
@@ -107,7 +112,8 @@ pub fn expected(file: &File, count: usize) -> (Vec<u32>, Vec<u32>) {
     story(&mut engine(Resident::new(file.tape(), file.bytes()).unwrap()), count).unwrap()
 }
 
-/// The weights of the nano model as a file of floats, or quantized to so many bits in groups of 32, by plain rounding.
-pub fn nano_in(quant: Option<Quant>) -> Vec<u8> {
-    todo!()
+/// A file of the nano model's shape, of floats or of so many bits in groups of 32.
+pub fn shape_of_nano(bits: Option<u32>) -> Vec<u8> {
+    let config = *File::nano().tape().config();
+    bits.map_or_else(|| Gguf::new(&config), |bits| Gguf::device(&config, bits, Some(32))).bytes()
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use llamita::weights::{Pass, Tape};
+use llamita::weights::Pass;
 use llamita::{CacheFormat, Capacity};
 use llamita_storage::simulate::{Clock, Faults, Simulated, Throttled};
 use llamita_storage::{
@@ -65,13 +65,8 @@ fn measured(file: &'static File, planned: &Plan, costs: Costs<'static>, batch: u
 }
 
 fn models() -> Vec<(&'static str, &'static File)> {
-    // The same weights as floats, eight bits and four.
-    let file = |bytes: Vec<u8>| -> &'static File { Box::leak(Box::new(File::new(&bytes))) };
-    vec![
-        ("f32", file(crate::common::nano_in(None))),
-        ("q8", file(crate::common::nano_in(Some(llamita_kernels::quantized::Quant::Q8)))),
-        ("q4", file(crate::common::nano_in(Some(llamita_kernels::quantized::Quant::Q4)))),
-    ]
+    let file = |bits| -> &'static File { Box::leak(Box::new(File::new(&crate::common::shape_of_nano(bits)))) };
+    vec![("f32", file(None)), ("q8", file(Some(8))), ("q4", file(Some(4)))]
 }
 
 fn costs(board: Board<'static>, config: llamita::Config, planned: &Plan) -> Costs<'static> {
@@ -237,5 +232,4 @@ fn a_model_in_flash_is_used_in_place() {
     let time = predict(&planned, file.tape(), &costs, Pass { position: 10, batch: 1, logits: 1 });
     assert_eq!((time.parts[0], time.storage), (0.0, 0.0));
     assert!(time.total >= planned.streamed as f64 / flash.rate);
-    let _ = Tape::len(file.tape().config());
 }
