@@ -167,8 +167,8 @@ pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError>
     let state = 4 * state_len(tape.config(), *capacity).map_err(PlanError::State)? as u64;
     let least = Portions::least_buffer(tape);
     let best = board.storage.map_or(least as u64, |medium| medium.best_read) as usize;
-    // A sector more for portions that do not begin with one.
-    let mut buffer = (best + SECTOR).next_multiple_of(SECTOR).max(least);
+    // A block more, since portions are whole blocks, and should not be shorter.
+    let mut buffer = (best + least).next_multiple_of(SECTOR);
     let buffers = request.buffers.clamp(1, MOST_READS - 1);
     // In place nothing is read, and portions need no memory.
     let (buffers, single) = if mapped.is_some() { (0, 0) } else { (buffers, single) };
@@ -186,7 +186,13 @@ pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError>
             });
         match places {
             Ok((buffers_in, state_in, other_in)) => break (free, buffers_in, state_in, other_in),
-            Err(error) if buffer == least => return Err(error),
+            Err(PlanError::Memory(missing, what)) if buffer == least => {
+                // What could not even be tried counts as well.
+                let needed = (buffer * buffers + single) as u64 + norms + state + request.other;
+                let writable = board.memories.iter().filter(|memory| !memory.read_only);
+                let all = needed.saturating_sub(writable.map(|memory| memory.size).sum());
+                return Err(PlanError::Memory(missing.max(all), what));
+            }
             // Shorter reads are slower, and better than none.
             Err(_) => buffer = (buffer / 2).next_multiple_of(SECTOR).max(least),
         }
@@ -337,11 +343,11 @@ impl<'r> Run<'r> {
         self.time.parts[stage as usize] += seconds;
     }
 
-    /// Begins a read; returns when it will have ended.
-    fn read(&mut self, bytes: usize) -> f64 {
+    /// Begins a read that happens so often; returns when it will have ended.
+    fn read(&mut self, bytes: usize, share: f64) -> f64 {
         let Some(medium) = self.costs.board.storage else { return self.now };
         // Whole sectors, of which those at the ends are half full.
-        let seconds = medium.seconds((bytes + SECTOR) as u64);
+        let seconds = share * medium.seconds((bytes + SECTOR) as u64);
         self.medium = self.medium.max(self.now) + seconds;
         self.time.storage += seconds;
         if !medium.overlap {
@@ -359,7 +365,7 @@ impl<'r> Run<'r> {
         while self.free > 0 && self.placement.streamed > 0 {
             match self.ahead.step(&self.portions, &self.placement.pinning) {
                 Some((portion, Place::Home)) => {
-                    self.reads[self.begun] = self.read(portion.len);
+                    self.reads[self.begun] = self.read(portion.len, 1.0);
                     self.begun += 1;
                     self.free -= 1;
                 }
@@ -420,20 +426,13 @@ impl<'r> Run<'r> {
         } else {
             1.0
         };
-        if share == 0.0 {
-            return;
+        if share > 0.0 {
+            for _ in 0..self.pass.batch {
+                // On average.
+                let end = self.read(bytes, share);
+                self.wait(end);
+            }
         }
-        let begun = self.now;
-        for _ in 0..self.pass.batch {
-            let end = self.read(bytes);
-            self.wait(end);
-        }
-        // On average.
-        let saved = (self.now - begun) * (1.0 - share);
-        self.now -= saved;
-        self.medium -= saved;
-        self.time.storage -= saved;
-        self.time.parts[Stage::Storage as usize] -= saved;
     }
 
     /// The products of a portion, and what comes before them.

@@ -112,8 +112,9 @@ pub fn expected(file: &File, count: usize) -> (Vec<u32>, Vec<u32>) {
     story(&mut engine(Resident::new(file.tape(), file.bytes()).unwrap()), count).unwrap()
 }
 
-/// A file of the nano model's shape, of floats or of so many bits in groups of 32.
-pub fn shape_of_nano(bits: Option<u32>) -> Vec<u8> {
-    let config = *File::nano().tape().config();
+/// A file of the tiny model's shape, of floats or of so many bits in groups of 32.
+pub fn shape_of_tiny(bits: Option<u32>) -> Vec<u8> {
+    let tiny = File::new(include_bytes!("../../../../models/tiny.gguf"));
+    let config = *tiny.tape().config();
     bits.map_or_else(|| Gguf::new(&config), |bits| Gguf::device(&config, bits, Some(32))).bytes()
 }

@@ -6,8 +6,8 @@ use llamita::weights::Pass;
 use llamita::{CacheFormat, Capacity};
 use llamita_storage::simulate::{Clock, Faults, Simulated, Throttled};
 use llamita_storage::{
-    Board, Costs, Cycles, FileSource, Home, InMemory, MEMORIES, Medium, Memory, Placed, Plan, Request, Sector,
-    Verify, plan, predict,
+    Board, Costs, Cycles, FileSource, Home, InMemory, MEMORIES, Medium, Memory, Placed, Plan, PlanError,
+    Request, Sector, Verify, plan, predict,
 };
 
 use crate::common::{File, Places, STREAMED, engine, placed, reader};
@@ -25,7 +25,7 @@ fn medium(rate: f64) -> Medium {
 }
 
 const MEMORIES_OF_A_CHIP: [Memory; 2] = [
-    Memory { size: 200 << 10, rate: 1e9, read_only: false },
+    Memory { size: 256 << 10, rate: 1e9, read_only: false },
     Memory { size: 2 << 20, rate: 80e6, read_only: false },
 ];
 
@@ -36,7 +36,7 @@ fn board(rate: f64, scale: f64, overlap: bool) -> Board<'static> {
 
 fn request(file: &'static File, pin: bool) -> Request<'static> {
     let (tape, len) = (file.tape(), file.bytes().len() as u64);
-    Request { tape, file: len, capacity: CAPACITY, other: 1000, buffers: 2, in_place: false, pin }
+    Request { tape, file: len, capacity: CAPACITY, other: 1000, buffers: 3, in_place: false, pin }
 }
 
 /// A simulated board under weights that are placed as planned.
@@ -65,7 +65,8 @@ fn measured(file: &'static File, planned: &Plan, costs: Costs<'static>, batch: u
 }
 
 fn models() -> Vec<(&'static str, &'static File)> {
-    let file = |bits| -> &'static File { Box::leak(Box::new(File::new(&crate::common::shape_of_nano(bits)))) };
+    let file =
+        |bits| -> &'static File { Box::leak(Box::new(File::new(&crate::common::shape_of_tiny(bits)))) };
     vec![("f32", file(None)), ("q8", file(Some(8))), ("q4", file(Some(4)))]
 }
 
@@ -89,7 +90,10 @@ fn a_token_takes_the_longer_of_reading_and_computing() {
                 let seconds = measured(file, &planned, costs, 1);
                 let computing = time.total - time.parts[0];
                 let longer = (planned.streamed as f64 / rate).max(computing);
-                told.push(format!("{name} {rate} {scale}: {seconds:.5}, longer {longer:.5}, planned {:.5}", time.total));
+                told.push(format!(
+                    "{name} {rate} {scale}: {seconds:.5}, longer {longer:.5}, planned {:.5}",
+                    time.total
+                ));
                 assert!((seconds / longer - 1.0).abs() < 0.1, "{told:#?}");
                 assert!((time.total / seconds - 1.0).abs() < 0.05, "{told:#?}");
             }
@@ -106,19 +110,26 @@ fn plans_come_true() {
             for scale in [0.3, 3.0] {
                 for batch in [1, 8] {
                     for overlap in [true, false] {
-                        let mut small = [MEMORIES_OF_A_CHIP[0], Memory { size: 180 << 10, ..MEMORIES_OF_A_CHIP[1] }];
-                        small[0].size = 260 << 10;
+                        // Room for half of the weights, in two memories.
+                        let half = file.bytes().len() as u64 / 4;
+                        let small = [
+                            Memory { size: half + (130 << 10), ..MEMORIES_OF_A_CHIP[0] },
+                            Memory { size: half, ..MEMORIES_OF_A_CHIP[1] },
+                        ];
                         let memories: &'static [Memory] = Box::leak(Box::new(small));
                         let board = Board { memories, ..board(rate, scale, overlap) };
                         let planned = plan(&request(file, true), &board).unwrap();
-                        assert!(planned.pinned[1] > 100_000, "{planned:?}");
-                        assert_eq!(planned.streamed == 0, name == "q4", "{planned:?}");
+                        assert!(planned.pinned[1] > 20_000, "{planned:?}");
+                        assert!(planned.streamed > planned.pinning.total / 4, "{planned:?}");
                         let costs = costs(board, *file.tape().config(), &planned);
                         let pass = Pass { position: 10, batch, logits: 1 };
                         let time = predict(&planned, file.tape(), &costs, pass);
                         let seconds = measured(file, &planned, costs, batch);
                         let ratio = time.total / seconds;
-                        assert!((ratio - 1.0).abs() < 0.05, "{name} {rate} {scale} {batch} {overlap}: {ratio} {planned:?} {time:?}");
+                        assert!(
+                            (ratio - 1.0).abs() < 0.05,
+                            "{name} {rate} {scale} {batch} {overlap}: {ratio} {planned:?} {time:?}"
+                        );
                     }
                 }
             }
@@ -194,7 +205,10 @@ fn what_does_not_fit_is_said_in_bytes() {
         least -= 512;
     }
     let error = with(&[least]).unwrap_err();
-    assert_eq!(error, llamita_storage::PlanError::Memory(512, error_what(&error)));
+    let PlanError::Memory(missing, _) = error else { panic!("{error}") };
+    assert!((1..=512).contains(&missing), "{error}");
+    let PlanError::Memory(missing, _) = with(&[1024]).unwrap_err() else { panic!("{error}") };
+    assert!((least - 1024..least + 1024).contains(&missing), "{missing} of {least}");
     let tight = with(&[least + 512]).unwrap();
     assert!(tight.total() <= least + 512 && tight.pinned == [0; MEMORIES], "{tight:?}");
     assert!(with(&[]).is_err() && with(&[1 << 20; 5]).is_err());
@@ -202,19 +216,14 @@ fn what_does_not_fit_is_said_in_bytes() {
     let mut before = u64::MAX;
     for size in (least + 512..whole.total() + 4096).step_by(4096) {
         let planned = with(&[size]).unwrap();
-        assert!(planned.total() <= size && planned.streamed <= before.saturating_add(planned.buffer as u64 * 2));
+        assert!(
+            planned.total() <= size && planned.streamed <= before.saturating_add(planned.buffer as u64 * 2)
+        );
         before = before.min(planned.streamed);
     }
     let no_storage = Board { storage: None, ..board(1e6, 1.0, true) };
     let error = plan(&request(file, true), &no_storage).unwrap_err();
     assert!(error.to_string().contains("no storage to read it from"), "{error}");
-}
-
-fn error_what(error: &llamita_storage::PlanError) -> &'static str {
-    match error {
-        llamita_storage::PlanError::Memory(_, what) => what,
-        _ => "",
-    }
 }
 
 /// Flash that is read in place is copied to what is faster, and nowhere else.
@@ -228,7 +237,12 @@ fn a_model_in_flash_is_used_in_place() {
     let planned = plan(&Request { in_place: true, ..request(file, true) }, &board).unwrap();
     assert_eq!((planned.mapped, planned.buffers, planned.pinned[1]), (Some(2), 0, 0));
     assert!(planned.pinned[0] > 50_000 && planned.streamed > 50_000, "{planned:?}");
-    let costs = Costs { board, config: *file.tape().config(), cache: CacheFormat::F32, state_memory: planned.state_in };
+    let costs = Costs {
+        board,
+        config: *file.tape().config(),
+        cache: CacheFormat::F32,
+        state_memory: planned.state_in,
+    };
     let time = predict(&planned, file.tape(), &costs, Pass { position: 10, batch: 1, logits: 1 });
     assert_eq!((time.parts[0], time.storage), (0.0, 0.0));
     assert!(time.total >= planned.streamed as f64 / flash.rate);
