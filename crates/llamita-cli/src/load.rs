@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use llamita::format::{FormatError, Kind};
 use llamita::state::cache_len;
 use llamita::weights::{Entry, Format, Matrix, Tape, Tensor};
-use llamita::{CacheFormat, Capacity, Config, Engine, Kernels, Model, Resident, State, state_len};
+use llamita::{
+    CacheFormat, Capacity, Config, Engine, Kernels, Model, Resident, State, Team, Weights, state_len,
+};
 use llamita_convert::source::Checkpoint;
 use llamita_convert::{Conversion, GgufFile, Plan, Quantizer, Rounding, Source};
 use llamita_kernels::Threads;
@@ -30,22 +32,53 @@ pub struct File {
     pub content: ModelFile,
     /// What the file is and how long, where the bytes are those of a model that was repacked.
     repacked: Option<(Kind, u64)>,
+    /// The length of the file, where only its header is in memory.
+    whole: Option<u64>,
 }
 
 impl File {
     /// Opens a file.
     pub fn open(path: &Path, placement: Placement) -> Result<Self> {
-        Ok(Self { path: path.to_owned(), content: ModelFile::open_in(path, placement)?, repacked: None })
+        Ok(Self {
+            path: path.to_owned(),
+            content: ModelFile::open_in(path, placement)?,
+            repacked: None,
+            whole: None,
+        })
     }
 
     /// A model that is part of the program.
     pub fn of_program(model: &'static BuiltIn) -> Self {
-        Self { path: model.name.into(), content: ModelFile::of_program(model.bytes()), repacked: None }
+        Self {
+            path: model.name.into(),
+            content: ModelFile::of_program(model.bytes()),
+            repacked: None,
+            whole: None,
+        }
     }
 
     /// Opens a model as it is: that of the program which has this name, or a file.
     pub fn open_as_is(path: &Path, placement: Placement) -> Result<Self> {
         BuiltIn::find(path).map_or_else(|| Self::open(path, placement), |model| Ok(Self::of_program(model)))
+    }
+
+    /// Reads the header of a model, and no more of it: that of the program which has this name, or a file.
+    pub fn open_header(path: &Path) -> Result<Self> {
+        if let Some(model) = BuiltIn::find(path) {
+            let (bytes, whole) = (model.bytes(), model.bytes().len() as u64);
+            let header = Model::read(bytes).map_err(|error| Error::file(path, error))?.header_len();
+            // Within the bytes that it was read from.
+            let content = ModelFile::of_program(&bytes[..header as usize]);
+            return Ok(Self { path: path.to_owned(), content, repacked: None, whole: Some(whole) });
+        }
+        let (content, whole) =
+            ModelFile::open_start(path, |bytes, len| match Model::read_header(bytes, len) {
+                Ok(model) => Ok(model.header_len()),
+                Err(FormatError::Truncated { .. }) if (bytes.len() as u64) < len => Err(None),
+                Err(error) => Err(Some(error)),
+            })?;
+        let content = content.map_err(|error| Error::file(path, error))?;
+        Ok(Self { path: path.to_owned(), content, repacked: None, whole: Some(whole) })
     }
 
     /// Opens a model to run it: one that the engine cannot use in place, as ordinary quantized GGUF and llama2.c
@@ -82,7 +115,7 @@ impl File {
         });
         let content = content.map_err(|error| memory(&error))?;
         let content = content.map_err(|error| Error::failure(error.at(path)))?;
-        Ok(Self { path: path.to_owned(), content, repacked: None })
+        Ok(Self { path: path.to_owned(), content, repacked: None, whole: None })
     }
 
     /// Its length in bytes; of a model that was repacked, that in memory.
@@ -92,7 +125,7 @@ impl File {
 
     /// The length of the file itself, in bytes.
     pub fn stored_len(&self) -> u64 {
-        self.repacked.map_or_else(|| self.len(), |(_, len)| len)
+        self.repacked.map_or_else(|| self.whole.unwrap_or(self.len()), |(_, len)| len)
     }
 }
 
@@ -118,11 +151,18 @@ pub struct LoadedModel<'f> {
 impl<'f> LoadedModel<'f> {
     /// Reads and checks a model, its checksums included.
     pub fn read(file: &'f File) -> Result<Self> {
+        let model = Self::read_header(file)?;
+        model.header.verify().map_err(|error| Error::file(&file.path, error))?;
+        Ok(model)
+    }
+
+    /// Reads and checks the header of a model, of which no more may be in memory.
+    pub fn read_header(file: &'f File) -> Result<Self> {
         let refuse = |error| Error::file(&file.path, error);
-        let header = Model::read(file.content.bytes()).map_err(refuse)?;
+        let header =
+            Model::read_header(file.content.bytes(), file.whole.unwrap_or(file.len())).map_err(refuse)?;
         let mut entries = vec![Entry::EMPTY; Tape::len(header.config())];
         header.tape(&mut entries).map_err(refuse)?;
-        header.verify().map_err(refuse)?;
         Ok(Self { file, header, entries })
     }
 
@@ -171,11 +211,21 @@ impl<'f> LoadedModel<'f> {
         memory: &'a mut [f32],
         threads: usize,
     ) -> Result<HostEngine<'a>> {
-        let weights = self.weights()?;
-        let state = State::new(self.config(), capacity, memory)?;
         let team = Threads::new(threads).map_err(|error| {
             Error::failure(format_args!("cannot start {threads} threads ({error}): use fewer with --threads"))
         })?;
+        self.engine_with(self.weights()?, capacity, memory, team)
+    }
+
+    /// An engine with weights of this model that may be anywhere.
+    pub fn engine_with<'a, W: Weights, T: Team>(
+        &self,
+        weights: W,
+        capacity: Capacity,
+        memory: &'a mut [f32],
+        team: T,
+    ) -> Result<Engine<'a, W, T>> {
+        let state = State::new(self.config(), capacity, memory)?;
         Ok(Engine::new(weights, state, team, Kernels::detect()))
     }
 

@@ -1,15 +1,19 @@
 //! The llamita program: small Llama-family language models on the command line.
 
+mod board;
 mod builtin;
 mod calibration;
+mod clock;
 mod commands;
 mod divergence;
 mod error;
 mod load;
 mod options;
 mod output;
+mod places;
 mod plot;
 mod pruning;
+mod stack;
 mod stories;
 mod threads;
 mod units;
@@ -19,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use commands::{bench, compare, convert, eval, inspect, models, run, tokenize};
+use commands::{bench, boards, compare, convert, eval, inspect, models, plan, run, tokenize};
 
 /// Run Llama-family language models that are small enough for small machines
 ///
@@ -36,6 +40,8 @@ enum Command {
     Tokenize(tokenize::Options),
     Bench(bench::Options),
     Models(models::Options),
+    Boards(boards::Options),
+    Plan(plan::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +54,8 @@ fn main() -> ExitCode {
         Command::Tokenize(options) => tokenize::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Models(options) => models::run(&options),
+        Command::Boards(options) => boards::run(&options),
+        Command::Plan(options) => plan::run(&options),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

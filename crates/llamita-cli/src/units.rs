@@ -9,6 +9,20 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
+/// Bytes that a user has written: a number, or one with k for 1024, M or G.
+pub fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.trim().char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text.trim()[..at], 1_u64 << 10),
+        Some((at, 'M')) => (&text.trim()[..at], 1 << 20),
+        Some((at, 'G')) => (&text.trim()[..at], 1 << 30),
+        _ => (text.trim(), 1),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    // Far beyond what any machine has, and sums of a few do not overflow.
+    let bytes = bytes.filter(|&bytes| bytes <= 1 << 50);
+    bytes.ok_or_else(|| "expected bytes as a whole number, or with k, M or G, such as 320k".to_owned())
+}
+
 /// A number with three significant digits, or all of those before the point.
 pub fn digits(number: f64) -> String {
     let decimals = match number.abs() {
@@ -51,6 +65,18 @@ pub fn rate_text(rate: Option<f64>, unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_as_they_are_written() {
+        let cases =
+            [("0", 0), ("512", 512), ("320k", 327_680), ("8M", 8 << 20), (" 2G ", 2 << 30), ("1K", 1024)];
+        for (text, expected) in cases {
+            assert_eq!(size(text), Ok(expected), "{text}");
+        }
+        for text in ["", "k", "M8", "1.5M", "-1", "8MB", "99999999999G", "8 M", "é"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn numbers_are_short() {

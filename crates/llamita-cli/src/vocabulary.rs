@@ -62,6 +62,14 @@ impl<'f> Vocabulary<'f> {
         }
     }
 
+    /// Bytes of its own file, if it has one.
+    pub fn file_bytes(&self) -> u64 {
+        match &self.source {
+            Source::Model(..) => 0,
+            Source::File(file) => file.len(),
+        }
+    }
+
     /// Bytes of its index.
     pub fn index_bytes(&self) -> u64 {
         4 * self.index.len() as u64

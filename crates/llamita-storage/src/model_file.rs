@@ -109,6 +109,42 @@ impl ModelFile {
         Ok(Self { memory: Memory::Own(memory, start..start + len), placement: Placement::HugePages })
     }
 
+    /// The beginning of a file, in memory of its own, and the length of the whole. `enough` is asked how long the
+    /// beginning has to be, with some of it and the length of the whole; `None` as its error means that there was too
+    /// little to say so.
+    ///
+    /// # Errors
+    /// If it is no regular file with at least one byte, or cannot be read; the inner error is that of `enough`.
+    pub fn open_start<E>(
+        path: impl AsRef<Path>,
+        enough: impl Fn(&[u8], u64) -> Result<u64, Option<E>>,
+    ) -> Result<(Result<Self, E>, u64), OpenError> {
+        let path = path.as_ref();
+        let refuse = |reason| OpenError::new(path, reason);
+        let (file, len) = open_regular(path).map_err(refuse)?;
+        let mut bytes = Vec::new();
+        loop {
+            // Half as much again as there was, so that long headers take few rounds.
+            let more = (bytes.len() as u64 / 2).max(1 << 16);
+            let read = (&file).take(more).read_to_end(&mut bytes).map_err(|error| refuse(error.into()))?;
+            match enough(&bytes, len) {
+                Ok(wanted) if wanted <= bytes.len() as u64 => {
+                    bytes.truncate(wanted as usize);
+                    break;
+                }
+                Ok(_) | Err(None) if read > 0 => (),
+                Ok(_) | Err(None) => return Err(refuse(Reason::Shrunk)),
+                Err(Some(error)) => return Ok((Err(error), len)),
+            }
+        }
+        let copy = |memory: &mut [u8]| {
+            memory.copy_from_slice(&bytes);
+            Ok(())
+        };
+        let file = Self::in_memory(bytes.len(), copy).map_err(|error| refuse(error.into()))?;
+        Ok((file, len))
+    }
+
     /// A file of `len` bytes that is only in memory: `write` makes its content, from zeros. The first byte is at
     /// a multiple of 64.
     ///

@@ -184,27 +184,21 @@ impl<S: Source> Source for Throttled<'_, S> {
 }
 
 /// Weights whose arithmetic takes as long as on a board.
-pub struct Simulated<'c, W> {
+pub struct Simulated<'c, W, M> {
     weights: W,
     tape: Tape<'c>,
     costs: Costs<'c>,
     clock: &'c Clock,
     /// The memory that rows were lent from last.
-    memory: fn(&W) -> usize,
+    memory: M,
     pass: Pass,
     /// Nanoseconds that were charged, in the order of [`Stage::ALL`]; what was waited is apart.
     charged: [u64; Stage::ALL.len()],
 }
 
-impl<'c, W: Weights> Simulated<'c, W> {
-    /// The weights of a tape on a board.
-    pub const fn new(
-        weights: W,
-        tape: Tape<'c>,
-        costs: Costs<'c>,
-        clock: &'c Clock,
-        memory: fn(&W) -> usize,
-    ) -> Self {
+impl<'c, W: Weights, M: Fn(&W) -> usize> Simulated<'c, W, M> {
+    /// The weights of a tape on a board; `memory` says by its number what rows were lent from last.
+    pub const fn new(weights: W, tape: Tape<'c>, costs: Costs<'c>, clock: &'c Clock, memory: M) -> Self {
         let pass = Pass { position: 0, batch: 1, logits: 1 };
         Self { weights, tape, costs, clock, memory, pass, charged: [0; Stage::ALL.len()] }
     }
@@ -228,7 +222,7 @@ impl<'c, W: Weights> Simulated<'c, W> {
     }
 }
 
-impl<W: Weights> Weights for Simulated<'_, W> {
+impl<W: Weights, M: Fn(&W) -> usize> Weights for Simulated<'_, W, M> {
     type Error = W::Error;
 
     fn config(&self) -> &Config {

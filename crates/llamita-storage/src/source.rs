@@ -6,6 +6,7 @@ use crate::sector::{SECTOR, Sector, bytes_mut};
 ///
 /// Reads are finished in the order in which they were started. The source owns the memory of a read while it is under
 /// way, so that a DMA unit, another core or another thread may write it.
+#[expect(clippy::len_without_is_empty, reason = "no model file is empty")]
 pub trait Source {
     /// Why a read failed.
     type Error: core::error::Error;

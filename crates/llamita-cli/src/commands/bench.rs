@@ -1,7 +1,6 @@
 //! `llamita bench`: how fast a model is on this machine, and where the time goes.
 
 use std::result;
-use std::sync::LazyLock;
 use std::time::Instant;
 
 use clap::ValueEnum;
@@ -9,6 +8,7 @@ use llamita::{Capacity, Generation, Profile, Sampler, Settings, Stage, Team};
 use llamita_storage::Placement;
 use serde::Serialize;
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::load::{self, EngineError, File, HostEngine, LoadedModel};
 use crate::options::{CacheArgument, ModelArgument, ThreadsArgument, positive};
@@ -232,7 +232,7 @@ fn profile(
     prompt: usize,
     new: usize,
 ) -> result::Result<Profiled, EngineError> {
-    engine.profile = Profile::with_clock(nanoseconds);
+    engine.profile = Profile::with_clock(clock::nanoseconds);
     let waited = engine.team().waited();
     measure(engine, sampler, prompt, new)?;
     let mut profiled = [0; WAITING + 1];
@@ -240,12 +240,6 @@ fn profile(
     profiled[WAITING] = engine.team().waited() - waited;
     engine.profile = Profile::OFF;
     Ok(profiled)
-}
-
-/// Nanoseconds since the first call.
-fn nanoseconds() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    START.elapsed().as_nanos() as u64
 }
 
 fn share(profiled: &Profiled, stage: usize) -> f64 {

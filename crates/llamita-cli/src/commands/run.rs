@@ -1,20 +1,29 @@
 //! `llamita run`: a model tells a story.
 
+mod draft;
+mod placed;
+mod profile;
+mod tell;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use llamita::{Config, Generation, Resident, Sampler, Settings, Stop, Tokenizer, state_len};
+use llamita::{Config, Draft, Sampler, Settings, Tokenizer, state_len};
 use llamita_kernels::Threads;
 use llamita_storage::Placement;
-use serde::Serialize;
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::load::{self, File, LoadedModel};
 use crate::options::{self, CacheArgument, ThreadsArgument, TokenizerArgument, positive};
 use crate::output;
-use crate::units::{bytes, counted, digits, rate, rate_text};
-use crate::vocabulary::{self, Text, Vocabulary};
+use crate::plot;
+use crate::vocabulary::{self, Vocabulary};
+
+use draft::Drafting;
+use placed::Places;
+use tell::{Report, Stats};
 
 /// Continue a text, or tell a new one
 ///
@@ -55,6 +64,20 @@ pub struct Options {
 
     #[command(flatten)]
     threads: ThreadsArgument,
+
+    #[command(flatten)]
+    places: Places,
+
+    #[command(flatten)]
+    drafting: Drafting,
+
+    /// Measure where the time goes, and say it in a line at the end
+    #[arg(long)]
+    profile: bool,
+
+    /// Measure it, and draw it as bars to this file, in SVG
+    #[arg(long, value_name = "FILE.svg")]
+    profile_plot: Option<PathBuf>,
 
     /// Print one JSON object at the end, instead of the text as it is made
     #[arg(long)]
@@ -108,55 +131,117 @@ impl Sampling {
 pub fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
     let seed = options.sampling.seed.unwrap_or_else(seed_of_the_time);
-    let mut sampler = Sampler::new(options.sampling.settings(), seed)
+    let sampler = Sampler::new(options.sampling.settings(), seed)
         .map_err(|error| Error::usage(format_args!("--{error}")))?;
     let path = options::one_model(None, options.model.as_deref())?;
     let prompt = options::text(options.prompt.clone().unwrap_or_default(), "prompt")?;
+    if let Some(plot) = &options.profile_plot {
+        plot::check(plot, &[path])?;
+    }
+    let job = Job { options, path, prompt, seed, sampler, start };
+    if options.places.asked() { placed::run(&job) } else { resident(&job) }
+}
 
-    let file = File::open_model(path, Placement::Auto)?;
+/// What was asked for.
+struct Job<'o> {
+    options: &'o Options,
+    path: &'o Path,
+    prompt: String,
+    seed: u64,
+    sampler: Sampler,
+    start: Instant,
+}
+
+/// A text that is to be continued.
+struct Text<'t> {
+    tokenizer: Tokenizer<'t>,
+    /// The prompt, and room for what comes.
+    tokens: Vec<u32>,
+    prompt_tokens: usize,
+    context: usize,
+}
+
+impl Job<'_> {
+    /// The prompt as tokens, and how long the text may become.
+    fn text<'t>(&self, model: &LoadedModel<'_>, vocabulary: &'t mut Vocabulary<'_>) -> Result<Text<'t>> {
+        let tokenizer = vocabulary.tokenizer()?;
+        let mut tokens = vocabulary::encode(&tokenizer, &self.prompt)?;
+        let prompt_tokens = tokens.len();
+        let (context, room) = plan(self.options, model.config(), prompt_tokens)?;
+        // Every token is of the prompt or made; none is asked for before it is.
+        tokens.resize(room, 0);
+        Ok(Text { tokenizer, tokens, prompt_tokens, context })
+    }
+
+    /// A team for a model that reads so many bytes per token.
+    fn team(&self, bytes_per_token: u64) -> Result<Threads> {
+        let threads = self.options.threads.count(bytes_per_token);
+        Threads::new(threads).map_err(|error| {
+            Error::failure(format_args!("cannot start {threads} threads ({error}): use fewer with --threads"))
+        })
+    }
+
+    /// Seconds since the start of the command, or of the board that is imitated, which has loaded its weights by then.
+    fn since_start(&self, now: fn() -> u64) -> f64 {
+        if self.options.places.imitates() { now() as f64 / 1e9 } else { self.start.elapsed().as_secs_f64() }
+    }
+
+    /// Whether the time is to be divided up.
+    fn profiles(&self) -> bool {
+        self.options.profile || self.options.profile_plot.is_some()
+    }
+
+    /// Says what was told and how: as JSON, as lines, as a picture.
+    fn report(&self, story: tell::Story, stats: Stats) -> Result<()> {
+        let Self { options, seed, .. } = *self;
+        if let (Some(plot), Some(profile)) = (&options.profile_plot, &stats.profile) {
+            profile.save(plot, &format!("{}: where the time goes", self.path.display()))?;
+        }
+        let lines = stats.lines(seed);
+        if options.json {
+            let (prompt, text) = (self.prompt.clone(), story.text);
+            output::json(&Report { prompt, text, tokens: story.tokens, seed, stop: story.stop, stats })?;
+        }
+        if !options.quiet {
+            lines.iter().for_each(|line| output::note(line));
+        }
+        Ok(())
+    }
+}
+
+/// Tells a story with all weights in memory.
+fn resident(job: &Job<'_>) -> Result<()> {
+    let file = File::open_model(job.path, Placement::Auto)?;
     let model = LoadedModel::read(&file)?;
-    let mut vocabulary = Vocabulary::find(&model, options.tokenizer.path())?;
+    let mut vocabulary = Vocabulary::find(&model, job.options.tokenizer.path())?;
     let tokenizer_bytes = vocabulary.index_bytes();
-    let tokenizer = vocabulary.tokenizer()?;
-    let mut tokens = vocabulary::encode(&tokenizer, &prompt)?;
-    let prompt_tokens = tokens.len();
-    let (context, room) = plan(options, model.config(), prompt_tokens)?;
-    // Every token is of the prompt or made; none is asked for before it is.
-    tokens.resize(room, 0);
+    let text = job.text(&model, &mut vocabulary)?;
 
-    let capacity = load::capacity(model.config(), context, file.len(), options.cache.format())?;
+    let cache = job.options.cache.format();
+    let capacity = load::capacity(model.config(), text.context, file.len(), cache)?;
+    let capacity = job.options.drafting.capacity(capacity);
     let mut memory = load::memory(model.config(), capacity)?;
-    let threads = options.threads.count(model.bytes_per_token()?);
-    let mut engine = model.engine(capacity, &mut memory, threads)?;
-    let ends = [tokenizer.bos(), tokenizer.eos()];
-    let generation = Generation::new(&mut engine, &mut sampler, &mut tokens, prompt_tokens, ends);
-    let generation = generation.map_err(|error| Error::file(path, error))?;
-    let story = tell(options, path, &tokenizer, generation, start)?;
+    let team = job.team(model.bytes_per_token()?)?;
+    let mut engine = model.engine_with(model.weights()?, capacity, &mut memory, team)?;
 
+    let draft_file = job.options.drafting.open()?;
+    let mut room = job.options.drafting.room(draft_file.as_ref(), &model, text.context)?;
+    let mut draft = room.as_mut().map(|room| room.draft(model.config(), |weights, _| weights)).transpose()?;
+    let draft = draft.as_mut().map(|draft| &mut **draft as &mut dyn Draft);
+    if job.profiles() {
+        engine.profile = llamita::Profile::with_clock(clock::nanoseconds);
+    }
+    let weights_bytes = file.len();
+    let story = tell::tell(job, text, &mut engine, draft, clock::nanoseconds)?;
+    let profile = job.profiles().then(|| profile::Profile::new(&engine.profile.ticks(), story.nanoseconds));
     let stats = Stats {
         state_bytes: 4 * state_len(model.config(), capacity)? as u64,
         tokenizer_bytes,
-        weights_bytes: file.len(),
-        context,
-        batch: capacity.batch,
-        threads: engine.team().members(),
-        kernels: engine.kernels().name(),
-        ..story.stats
+        weights_bytes,
+        profile,
+        ..story.stats.clone()
     };
-    if options.json {
-        output::json(&Report {
-            prompt,
-            text: story.text,
-            tokens: story.tokens,
-            seed,
-            stop: story.stop,
-            stats,
-        })?;
-    }
-    if !options.quiet {
-        output::note(&stats.line(seed));
-    }
-    Ok(())
+    job.report(story, stats)
 }
 
 /// How many tokens a text may have, after BOS, for a prompt of so many, BOS included: as llama2.c has it, but
@@ -173,7 +258,10 @@ fn plan(options: &Options, config: &Config, prompt_tokens: usize) -> Result<(usi
         None => steps.saturating_add(1),
     };
     // The last token is not computed any further.
-    let context = load::context(config, options.context, prompt_tokens.max(tokens - 1))?;
+    let needed = prompt_tokens.max(tokens - 1);
+    // Where memory is counted, there is room for this text and no more.
+    let asked = options.context.or_else(|| options.places.asked().then(|| needed.min(config.seq_len)));
+    let context = load::context(config, asked, needed)?;
     if prompt_tokens > context {
         let longer = if context < config.seq_len { " or raise --context" } else { "" };
         return Err(Error::failure(format_args!(
@@ -188,131 +276,12 @@ fn plan(options: &Options, config: &Config, prompt_tokens: usize) -> Result<(usi
              raise --steps, or use --max-tokens"
         )));
     }
-    if options.context.is_none() && context < config.seq_len && !options.quiet {
+    if asked.is_none() && context < config.seq_len && !options.quiet {
         let whole = config.seq_len;
         output::note(&format!("note: a context of {context} tokens is used, of {whole} (see --context)"));
     }
     // With room for one token more than the context allows, generation ends for the right reason.
     Ok((context, tokens.min(context.saturating_add(2))))
-}
-
-/// What was told.
-struct Story {
-    text: String,
-    tokens: Vec<u32>,
-    stop: &'static str,
-    stats: Stats,
-}
-
-/// Generates and prints, from a text that is the prompt so far; `path` is that of the model.
-fn tell(
-    options: &Options,
-    path: &Path,
-    tokenizer: &Tokenizer<'_>,
-    mut generation: Generation<'_, '_, Resident<'_>, Threads>,
-    start: Instant,
-) -> Result<Story> {
-    let print = |text: &str| if options.json { Ok(()) } else { output::print(text) };
-    let prompt = generation.tokens();
-    // BOS is before every text, whether it is encoded or not, and has no text itself.
-    let (mut text, mut last, prompt_tokens) = (Text::default(), tokenizer.bos(), prompt.len());
-    for &token in prompt {
-        text.push(tokenizer, last, token);
-        last = token;
-    }
-    print(text.as_str())?;
-    let begin = Instant::now();
-    let (mut prefill, mut first_token) = (None, None);
-    let outcome = loop {
-        let next = generation.next();
-        prefill.get_or_insert_with(|| begin.elapsed());
-        match next {
-            Ok(Some(token)) => {
-                print(text.push(tokenizer, last, token))?;
-                first_token.get_or_insert_with(|| start.elapsed());
-                last = token;
-            }
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
-        }
-    };
-    let all = begin.elapsed();
-    print(text.finish())?;
-    print("\n")?;
-    outcome.map_err(|error| Error::file(path, error))?;
-
-    let new_tokens = generation.tokens().len() - prompt_tokens;
-    // A pass for each new token but the first, which is the prompt's, and one that found the end.
-    let ended = generation.stop() == Some(Stop::EndOfText);
-    let passes = (new_tokens + usize::from(ended)).saturating_sub(1);
-    let prefill = prefill.unwrap_or_default();
-    let stats = Stats {
-        prompt_tokens,
-        new_tokens,
-        prefill_tokens_per_second: rate(prompt_tokens, prefill.as_secs_f64()),
-        decode_tokens_per_second: rate(passes, (all - prefill).as_secs_f64()),
-        seconds_to_first_token: first_token.map(|time| time.as_secs_f64()),
-        ..Stats::default()
-    };
-    let stop = match generation.stop() {
-        Some(Stop::EndOfText) => "end_of_text",
-        Some(Stop::Context) => "context",
-        Some(Stop::Length) | None => "length",
-    };
-    Ok(Story { tokens: generation.tokens().to_vec(), text: text.into_string(), stop, stats })
-}
-
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Report {
-    prompt: String,
-    /// The prompt and its continuation.
-    text: String,
-    /// BOS, the prompt and the new tokens.
-    tokens: Vec<u32>,
-    seed: u64,
-    stop: &'static str,
-    stats: Stats,
-}
-
-#[derive(Clone, Copy, Default, Serialize)]
-struct Stats {
-    /// BOS included.
-    prompt_tokens: usize,
-    new_tokens: usize,
-    prefill_tokens_per_second: Option<f64>,
-    decode_tokens_per_second: Option<f64>,
-    /// From the start of the command.
-    seconds_to_first_token: Option<f64>,
-    state_bytes: u64,
-    /// Of the tokenizer's index.
-    tokenizer_bytes: u64,
-    weights_bytes: u64,
-    context: usize,
-    batch: usize,
-    threads: usize,
-    kernels: &'static str,
-}
-
-impl Stats {
-    fn line(&self, seed: u64) -> String {
-        let first = self.seconds_to_first_token.map(|time| format!("{} ms", digits(time * 1e3)));
-        format!(
-            "prefill {} ({}), decode {} ({}), first token after {}, memory {} (state {}, tokenizer {}, \
-             weights {}), seed {seed}, {}, {}",
-            rate_text(self.prefill_tokens_per_second, "tok/s"),
-            counted(self.prompt_tokens, "token"),
-            rate_text(self.decode_tokens_per_second, "tok/s"),
-            counted(self.new_tokens, "token"),
-            first.as_deref().unwrap_or("-"),
-            bytes(self.state_bytes + self.tokenizer_bytes + self.weights_bytes),
-            bytes(self.state_bytes),
-            bytes(self.tokenizer_bytes),
-            bytes(self.weights_bytes),
-            counted(self.threads, "thread"),
-            self.kernels,
-        )
-    }
 }
 
 /// A seed that differs from run to run and is short enough to type.

@@ -87,11 +87,14 @@ pub fn engine<W: Weights>(weights: W) -> Engine<'static, W, Solo> {
     Engine::new(weights, State::new(&config, capacity, memory).unwrap(), Solo, Kernels::detect())
 }
 
-/// Tokens of a story after a prompt that takes two passes, and the bits of the logits after each.
+/// Tokens, and the bits of the logits after each.
+pub type Told = (Vec<u32>, Vec<u32>);
+
+/// A story after a prompt that takes two passes.
 pub fn story<W: Weights>(
     engine: &mut Engine<'_, W, Solo>,
     count: usize,
-) -> Result<(Vec<u32>, Vec<u32>), llamita::Error<W::Error>> {
+) -> Result<Told, llamita::Error<W::Error>> {
     let mut tokens: Vec<u32> = (0..17).map(|i| (i * 37 + 1) % 1000).collect();
     let mut bits = Vec::new();
     let mut sampler = Sampler::new(Settings::default(), 7).unwrap();
@@ -108,7 +111,7 @@ pub fn story<W: Weights>(
 }
 
 /// What resident weights tell.
-pub fn expected(file: &File, count: usize) -> (Vec<u32>, Vec<u32>) {
+pub fn expected(file: &File, count: usize) -> Told {
     story(&mut engine(Resident::new(file.tape(), file.bytes()).unwrap()), count).unwrap()
 }
 

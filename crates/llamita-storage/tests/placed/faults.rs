@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use llamita_storage::{Cause, Error, Finished, Home, InMemory, Patience, Sector, Source, Verify};
 
-use crate::common::{File, Places, STREAMED, engine, expected, placed, reader, story};
+use crate::common::{File, Places, STREAMED, Told, engine, expected, placed, reader, story};
 
 /// What a read does instead of its work.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -84,10 +84,10 @@ impl Source for Faulty {
     }
 }
 
-type Told = Result<(Vec<u32>, Vec<u32>), llamita::Error<Error<Broken>>>;
+type Outcome = Result<Told, llamita::Error<Error<Broken>>>;
 
 /// Tells a short story over a faulty medium; `Err` holds an error of loading as well. Returns the reads.
-fn tell(file: &'static File, places: Places, plan: Option<Plan>) -> (Told, u64) {
+fn tell(file: &'static File, places: Places, plan: Option<Plan>) -> (Outcome, u64) {
     let (plan, finished) = (Rc::new(Cell::new(plan)), Rc::new(Cell::new(0)));
     let source =
         Faulty { file: InMemory::new(file.bytes()), plan, finished: Rc::clone(&finished), stalled: 0 };

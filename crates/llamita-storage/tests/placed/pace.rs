@@ -40,7 +40,8 @@ fn request(file: &'static File, pin: bool) -> Request<'static> {
 }
 
 /// A simulated board under weights that are placed as planned.
-type OnBoard = Simulated<'static, Placed<'static, Throttled<'static, InMemory<'static, Vec<Sector>>>>>;
+type Streamed = Placed<'static, Throttled<'static, InMemory<'static, Vec<Sector>>>>;
+type OnBoard = Simulated<'static, Streamed, fn(&Streamed) -> usize>;
 
 fn on_board(file: &'static File, planned: &Plan, costs: Costs<'static>, clock: &'static Clock) -> OnBoard {
     let medium = costs.board.storage.unwrap();

@@ -1,0 +1,324 @@
+//! Boards: those that the program knows, and those that a file describes.
+
+use std::fs;
+use std::path::Path;
+
+use llamita_storage::simulate::Faults;
+use llamita_storage::{Board, Cycles, MEMORIES, Medium, Memory};
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::units::size;
+
+/// Names and descriptions, which have the sources of their figures as comments.
+pub const ALL: &[(&str, &str)] = &[
+    ("esp32s3-n16r8", include_str!("../../../boards/esp32s3-n16r8.toml")),
+    ("esp32s3-n16r8-line32", include_str!("../../../boards/esp32s3-n16r8-line32.toml")),
+    ("esp32s3-n16r8-line16", include_str!("../../../boards/esp32s3-n16r8-line16.toml")),
+    ("esp32s3-n8r2", include_str!("../../../boards/esp32s3-n8r2.toml")),
+    ("esp32c3", include_str!("../../../boards/esp32c3.toml")),
+    ("esp32p4", include_str!("../../../boards/esp32p4.toml")),
+    ("rp2350", include_str!("../../../boards/rp2350.toml")),
+    ("rp2350-psram", include_str!("../../../boards/rp2350-psram.toml")),
+    ("stm32f4", include_str!("../../../boards/stm32f4.toml")),
+    ("stm32h7", include_str!("../../../boards/stm32h7.toml")),
+    ("nrf52840", include_str!("../../../boards/nrf52840.toml")),
+    ("raspberry-pi-zero", include_str!("../../../boards/raspberry-pi-zero.toml")),
+    ("raspberry-pi-zero-2", include_str!("../../../boards/raspberry-pi-zero-2.toml")),
+];
+
+/// A board as it is described.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    name: String,
+    about: String,
+    clock_mhz: f64,
+    cores: usize,
+    cycles_per_mac: CyclesPerMac,
+    cycles: OtherCycles,
+    memory: Vec<MemoryDescription>,
+    #[serde(default)]
+    storage: Vec<StorageDescription>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CyclesPerMac {
+    f32: f64,
+    f16: f64,
+    q8: f64,
+    q4: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OtherCycles {
+    float: f64,
+    exp: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemoryDescription {
+    name: String,
+    size: Size,
+    mb_per_s: f64,
+    #[serde(default)]
+    read_only: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StorageDescription {
+    name: String,
+    about: String,
+    mb_per_s: f64,
+    latency_us: f64,
+    best_read: Size,
+    overlap: bool,
+    /// What an imitated storage does wrong: each from 0 to 1.
+    #[serde(default)]
+    jitter: f64,
+    #[serde(default)]
+    errors: f64,
+    #[serde(default)]
+    corrupt: f64,
+}
+
+/// Bytes, as a number or as a text such as "320k".
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Size {
+    Number(u64),
+    Text(String),
+}
+
+impl Size {
+    fn bytes(&self) -> std::result::Result<u64, String> {
+        match self {
+            Self::Number(bytes) => Ok(*bytes),
+            Self::Text(text) => size(text),
+        }
+    }
+}
+
+/// A board with the names of its parts.
+pub struct NamedBoard {
+    /// What it is named by.
+    pub name: String,
+    /// What it is.
+    pub about: String,
+    clock: f64,
+    cores: usize,
+    cycles: Cycles,
+    /// The fastest first.
+    pub memories: Vec<NamedMemory>,
+    /// That which is used without a name first.
+    pub storages: Vec<NamedStorage>,
+    /// The memories alone.
+    plain: Vec<Memory>,
+}
+
+/// A memory with its name.
+#[derive(Clone)]
+pub struct NamedMemory {
+    /// What it is called.
+    pub name: String,
+    /// What is known of it.
+    pub memory: Memory,
+}
+
+/// A storage with its name.
+pub struct NamedStorage {
+    /// What it is named by.
+    pub name: String,
+    /// What it is.
+    pub about: String,
+    /// What is known of it.
+    pub medium: Medium,
+    /// What it does wrong where it is imitated.
+    pub faults: Faults,
+}
+
+impl NamedBoard {
+    /// The board of a name, or of a file.
+    pub fn find(name: &Path) -> Result<Self> {
+        if let Some((_, text)) = ALL.iter().find(|(known, _)| name == Path::new(known)) {
+            return Self::parse(text).map_err(|error| Error::file(name, error));
+        }
+        if !name.exists() {
+            let names: Vec<_> = ALL.iter().map(|(name, _)| *name).collect();
+            return Err(Error::usage(format_args!(
+                "there is no board or file {}, known boards are {} (llamita boards NAME prints one to start from)",
+                name.display(),
+                names.join(", ")
+            )));
+        }
+        let text = fs::read_to_string(name).map_err(|error| {
+            Error::file(name, format_args!("cannot be read as text ({error}): check the file"))
+        })?;
+        Self::parse(&text).map_err(|error| Error::file(name, error))
+    }
+
+    fn parse(text: &str) -> std::result::Result<Self, String> {
+        const START: &str = "start from what `llamita boards NAME` prints";
+        let found: Description =
+            toml::from_str(text).map_err(|error| format!("{}: {START}", error.to_string().trim()))?;
+        let positive = |name: &str, number: f64| {
+            let fits = number > 0.0 && number < 1e15;
+            fits.then_some(number)
+                .ok_or_else(|| format!("{name} is {number}, expected a number above 0: {START}"))
+        };
+        let count = |name: &str, found: usize, most: usize| {
+            let fits = (1..=most).contains(&found);
+            if fits { Ok(()) } else { Err(format!("{found} of {name}, expected 1 to {most}: {START}")) }
+        };
+        count("cores", found.cores, 1024)?;
+        count("[[memory]]", found.memory.len(), MEMORIES)?;
+        let cycles = |name: &str, number| positive(&format!("cycles of {name}"), number);
+        let mut memories = Vec::new();
+        for memory in found.memory {
+            let of = |what: &str| format!("{what} of memory {}", memory.name);
+            let size = memory.size.bytes().map_err(|error| format!("{}: {error}", of("size")))?;
+            let rate = 1e6 * positive(&of("mb_per_s"), memory.mb_per_s)?;
+            let read_only = memory.read_only;
+            memories.push(NamedMemory { name: memory.name, memory: Memory { size, rate, read_only } });
+        }
+        if memories.iter().all(|memory| memory.memory.read_only) {
+            return Err(format!("all memories are read_only, expected one that can be written: {START}"));
+        }
+        let mut storages = Vec::new();
+        for storage in found.storage {
+            let of = |what: &str| format!("{what} of storage {}", storage.name);
+            let best_read =
+                storage.best_read.bytes().map_err(|error| format!("{}: {error}", of("best_read")))?;
+            let rate = 1e6 * positive(&of("mb_per_s"), storage.mb_per_s)?;
+            if best_read == 0 || best_read > 1 << 30 {
+                return Err(format!("{} is {best_read}, expected 1 to 1024M: {START}", of("best_read")));
+            }
+            if !(0.0..1e9).contains(&storage.latency_us) {
+                return Err(format!(
+                    "{} is {}, expected 0 or more: {START}",
+                    of("latency_us"),
+                    storage.latency_us
+                ));
+            }
+            let medium =
+                Medium { rate, latency: storage.latency_us / 1e6, best_read, overlap: storage.overlap };
+            let faults = Faults { jitter: storage.jitter, errors: storage.errors, corrupt: storage.corrupt };
+            for (what, share) in
+                [("jitter", faults.jitter), ("errors", faults.errors), ("corrupt", faults.corrupt)]
+            {
+                if !(0.0..=1.0).contains(&share) {
+                    return Err(format!("{} is {share}, expected 0 to 1: {START}", of(what)));
+                }
+            }
+            storages.push(NamedStorage { name: storage.name, about: storage.about, medium, faults });
+        }
+        let cycles = Cycles {
+            f32: cycles("f32", found.cycles_per_mac.f32)?,
+            f16: cycles("f16", found.cycles_per_mac.f16)?,
+            q8: cycles("q8", found.cycles_per_mac.q8)?,
+            q4: cycles("q4", found.cycles_per_mac.q4)?,
+            float: cycles("float", found.cycles.float)?,
+            exp: cycles("exp", found.cycles.exp)?,
+        };
+        let plain = memories.iter().map(|memory| memory.memory).collect();
+        let (name, about, cores) = (found.name, found.about, found.cores);
+        let clock = 1e6 * positive("clock_mhz", found.clock_mhz)?;
+        Ok(Self { name, about, clock, cores, cycles, memories, storages, plain })
+    }
+
+    /// Leaves no more memory to a model than this: what can be written of the fastest first.
+    pub fn limit(&mut self, mut left: u64) {
+        for memory in self.plain.iter_mut().filter(|memory| !memory.read_only) {
+            memory.size = memory.size.min(left);
+            left -= memory.size;
+        }
+        for (named, plain) in self.memories.iter_mut().zip(&self.plain) {
+            named.memory = *plain;
+        }
+    }
+
+    /// The storage of this name, or else the first, if there is any.
+    pub fn storage(&self, name: Option<&str>) -> Result<Option<&NamedStorage>> {
+        let Some(name) = name else { return Ok(self.storages.first()) };
+        let found = self.storages.iter().find(|storage| storage.name == name);
+        if found.is_none() {
+            let names: Vec<_> = self.storages.iter().map(|storage| storage.name.as_str()).collect();
+            return Err(Error::usage(format_args!(
+                "--storage names {name}, which the board {} has not: expected {}",
+                self.name,
+                if names.is_empty() { "none".to_owned() } else { names.join(" or ") }
+            )));
+        }
+        Ok(found)
+    }
+
+    /// The board, as plans need it.
+    pub fn with(&self, storage: Option<&NamedStorage>) -> Board<'_> {
+        let storage = storage.map(|storage| storage.medium);
+        let &Self { clock, cores, cycles, .. } = self;
+        Board { clock, cores, cycles, memories: &self.plain, storage }
+    }
+
+    /// Cores and clock, as a text.
+    pub fn cores(&self) -> String {
+        format!("{} at {} MHz", crate::units::counted(self.cores, "core"), self.clock / 1e6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_boards_are_what_they_are_called() {
+        for (name, text) in ALL {
+            let board = NamedBoard::parse(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(board.name, *name);
+            assert!(!board.about.is_empty());
+            // Every figure says where it comes from.
+            for line in text.lines().filter(|line| line.contains('=')) {
+                let word = line.split('=').next().unwrap_or_default().trim();
+                let plain = ["name", "about", "read_only"].contains(&word);
+                assert!(plain || line.contains("# R:") || line.contains("# I:"), "{name}: {line}");
+            }
+            // A boundary of the fastest memory first.
+            assert!(!board.memories[0].memory.read_only, "{name}");
+            for pair in board.memories.windows(2) {
+                assert!(pair[0].memory.rate >= pair[1].memory.rate, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_board_is_refused() {
+        let good = ALL[0].1;
+        for (change, with, text) in [
+            ("cores = 2 ", "cores = 0 ", "0 of cores, expected 1 to 1024"),
+            ("clock_mhz = 240", "clock_mhz = -1", "clock_mhz is -1, expected a number above 0"),
+            ("size = \"320k\"", "size = \"many\"", "size of memory SRAM: expected"),
+            ("q8 = 0.6", "q8 = nan", "cycles of q8 is NaN"),
+            ("best_read = \"32k\"", "best_read = 0", "best_read of storage sdmmc4 is 0"),
+            ("latency_us = 500", "latency_us = inf", "latency_us of storage sdmmc4 is inf"),
+            ("cores = 2 ", "colour = 2 ", "unknown field `colour`"),
+            ("[[memory]]", "[[memories]]", "unknown field `memories`"),
+        ] {
+            let bad = good.replacen(change, with, 1);
+            assert_ne!(bad, good, "{change}");
+            let error = NamedBoard::parse(&bad).err().unwrap();
+            assert!(error.contains(text) && error.contains("llamita boards NAME"), "{error}");
+        }
+        assert!(NamedBoard::parse("").is_err() && NamedBoard::parse("\u{0}").is_err());
+    }
+
+    #[test]
+    fn less_memory_is_the_fastest() {
+        let mut board = NamedBoard::parse(ALL[0].1).unwrap();
+        board.limit(400 << 10);
+        let sizes: Vec<_> = board.memories.iter().map(|memory| memory.memory.size >> 10).collect();
+        assert_eq!(sizes, [320, 80, 14 << 10]);
+    }
+}

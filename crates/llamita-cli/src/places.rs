@@ -1,0 +1,111 @@
+//! What a model needs on a board, for the commands that place it there.
+
+use llamita::weights::{Entry, Tape};
+use llamita::{CacheFormat, Capacity, Config, state_len};
+use llamita_storage::{Board, MEMORIES, Medium, Memory, PlanError, Request};
+
+use crate::error::{Error, Result};
+use crate::load::{self, LoadedModel};
+use crate::units::bytes;
+use crate::vocabulary::Vocabulary;
+
+/// Memories for portions that are read: with three the medium is still busy while a token is chosen.
+pub const BUFFERS: usize = 3;
+
+/// Tokens in one pass over slow weights, at most.
+const MAX_BATCH: usize = 32;
+
+/// A machine with so much memory whose files are read as fast as it can.
+pub const fn this_machine(memory: &[Memory; 1]) -> Board<'_> {
+    let cycles = llamita_storage::Cycles { f32: 1.0, f16: 1.0, q8: 1.0, q4: 1.0, float: 1.0, exp: 1.0 };
+    let storage = Medium { rate: 1e9, latency: 1e-4, best_read: 256 << 10, overlap: true };
+    Board { clock: 1e9, cores: 1, cycles, memories: memory, storage: Some(storage) }
+}
+
+/// Bytes of all memories that can be written.
+fn writable(board: &Board<'_>) -> u64 {
+    board.memories.iter().filter(|memory| !memory.read_only).map(|memory| memory.size).sum()
+}
+
+/// A capacity for a board: as many tokens in a pass as take no more than a sixteenth of its memory beside what one takes.
+pub fn capacity(board: &Board<'_>, config: &Config, context: usize, cache: CacheFormat) -> Result<Capacity> {
+    let with = |batch| Capacity { context, batch, logits: 1, cache };
+    let bytes = |batch| Ok::<_, Error>(4 * state_len(config, with(batch))? as u64);
+    let limit = bytes(1)? + writable(board) / 16;
+    for batch in (2..=MAX_BATCH).rev() {
+        if bytes(batch)? <= limit {
+            return Ok(with(batch));
+        }
+    }
+    Ok(with(1))
+}
+
+/// Bytes of what is in memory beside weights and state: the header, the tape, the tokenizer, the text.
+pub fn other_bytes(model: &LoadedModel<'_>, vocabulary: Option<&Vocabulary<'_>>, context: usize) -> u64 {
+    let tape = Tape::len(model.config()) * size_of::<Entry>();
+    let tokenizer = vocabulary.map_or_else(
+        || crate::vocabulary::index_bytes(&model.header),
+        |vocabulary| vocabulary.index_bytes() + vocabulary.file_bytes(),
+    );
+    model.header.header_len() + tokenizer + (tape + 4 * (context + 2)) as u64
+}
+
+/// A model that the engine uses as it is stored.
+pub fn check_formats(model: &LoadedModel<'_>) -> Result<()> {
+    let tape = model.tape()?;
+    let blocks = |tensor| match tape.entry(tensor).format {
+        llamita::weights::Format::Blocks(blocks) => Some(blocks),
+        _ => None,
+    };
+    match Tape::tensors(model.config()).find_map(blocks) {
+        None => Ok(()),
+        Some(blocks) => Err(Error::file(
+            &model.file.path,
+            format_args!(
+                "{} has to be repacked, which takes memory for all of it: make a file that is used as it is with \
+                 `llamita convert`",
+                blocks.name()
+            ),
+        )),
+    }
+}
+
+/// Explains why a model has no place, and what to do.
+pub fn explain(error: PlanError, board: &str, fits: &[String]) -> Error {
+    let what = match error {
+        PlanError::Memory(missing, what) => {
+            format!("{board} has {} ({missing} bytes) too little memory for {what}", bytes(missing))
+        }
+        PlanError::NoStorage(file) => {
+            format!("no memory of {board} has room for the model of {}, and it has no storage", bytes(file))
+        }
+        error => format!("{board}: {error}"),
+    };
+    let remedy = match fits {
+        [] => "use a shorter --context, --kv q8, a smaller model or another board".to_owned(),
+        fits => format!("what fits: {}", fits.join("; ")),
+    };
+    Error::failure(format_args!("{what}: {remedy}"))
+}
+
+/// What is to be planned for a model.
+pub fn request<'t>(
+    tape: Tape<'t>,
+    file: u64,
+    capacity: Capacity,
+    other: u64,
+    in_place: bool,
+    pin: bool,
+) -> Request<'t> {
+    Request { tape, file, capacity, other, buffers: BUFFERS, in_place, pin }
+}
+
+/// What a board's memories are called.
+pub fn memory_names(board: &crate::board::NamedBoard) -> [String; MEMORIES] {
+    core::array::from_fn(|i| board.memories.get(i).map_or_else(String::new, |memory| memory.name.clone()))
+}
+
+/// The context that a plan is for: as asked, or the model's own as far as that is usual.
+pub fn context(config: &Config, asked: Option<usize>) -> Result<usize> {
+    load::context(config, asked, 0)
+}
