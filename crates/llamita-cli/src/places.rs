@@ -5,7 +5,7 @@ use llamita::{CacheFormat, Capacity, Config, state_len};
 use llamita_storage::{Board, MEMORIES, Medium, Memory, PlanError, Request};
 
 use crate::error::{Error, Result};
-use crate::load::{self, LoadedModel};
+use crate::load::LoadedModel;
 use crate::units::bytes;
 use crate::vocabulary::Vocabulary;
 
@@ -103,9 +103,4 @@ pub fn request<'t>(
 /// What a board's memories are called.
 pub fn memory_names(board: &crate::board::NamedBoard) -> [String; MEMORIES] {
     core::array::from_fn(|i| board.memories.get(i).map_or_else(String::new, |memory| memory.name.clone()))
-}
-
-/// The context that a plan is for: as asked, or the model's own as far as that is usual.
-pub fn context(config: &Config, asked: Option<usize>) -> Result<usize> {
-    load::context(config, asked, 0)
 }

@@ -60,7 +60,7 @@ pub struct Plan {
     pub pinned: [u64; MEMORIES],
     /// Bytes that are read from the file for each token, a row of the embedding apart.
     pub streamed: u64,
-    /// Portions that are streamed.
+    /// Reads for that; none where the file is used in place.
     pub reads: u64,
 }
 
@@ -205,7 +205,8 @@ pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError>
     for memory in (0..board.memories.len()).filter(|_| request.pin) {
         // To copy from a memory to a slower one would be no gain.
         if mapped.is_none_or(|home| board.memories[memory].rate > board.memories[home].rate) {
-            let left = total + (portions_slack(&portions) * SECTOR) as u64 - room.iter().sum::<u64>();
+            let wanted = total + (portions_slack(&portions) * SECTOR) as u64;
+            let left = wanted.saturating_sub(room.iter().sum());
             room[memory] =
                 (free.left[memory] / SECTOR as u64 * SECTOR as u64).min(left.next_multiple_of(SECTOR as u64));
         }
@@ -232,7 +233,7 @@ pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError>
             Place::Pinned(memory, _) => placement.pinned[memory] += portion.len as u64,
             Place::Home => {
                 placement.streamed += portion.len as u64;
-                placement.reads += 1;
+                placement.reads += u64::from(mapped.is_none());
             }
         }
     }
