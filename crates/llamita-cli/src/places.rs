@@ -40,14 +40,19 @@ pub fn capacity(board: &Board<'_>, config: &Config, context: usize, cache: Cache
     Ok(with(1))
 }
 
-/// Bytes of what is in memory beside weights and state: the header, the tape, the tokenizer, the text.
-pub fn other_bytes(model: &LoadedModel<'_>, vocabulary: Option<&Vocabulary<'_>>, context: usize) -> u64 {
+/// Bytes of what is in memory beside weights and state, and the text: the header, the tape, the tokenizer.
+pub fn other_bytes(model: &LoadedModel<'_>, vocabulary: Option<&Vocabulary<'_>>) -> u64 {
     let tape = Tape::len(model.config()) * size_of::<Entry>();
     let tokenizer = vocabulary.map_or_else(
         || crate::vocabulary::index_bytes(&model.header),
         |vocabulary| vocabulary.index_bytes() + vocabulary.file_bytes(),
     );
-    model.header.header_len() + tokenizer + (tape + 4 * (context + 2)) as u64
+    model.header.header_len() + tokenizer + tape as u64
+}
+
+/// Bytes of a text of so many tokens.
+pub const fn text_bytes(context: usize) -> u64 {
+    4 * (context as u64 + 2)
 }
 
 /// A model that the engine uses as it is stored.

@@ -14,7 +14,7 @@ pub struct Stack {
     pub title: String,
     /// What the axis counts.
     pub unit: String,
-    /// What the parts are.
+    /// What the parts are; that named [`FREE`] is grey.
     pub kinds: Vec<String>,
     /// From top to bottom.
     pub bars: Vec<Bar>,
@@ -41,8 +41,11 @@ const FONT: &str = "sans-serif";
 const LEFT: i32 = 190;
 const RIGHT: i32 = 190;
 
-/// Colours that are told apart by those who do not see all of them (Okabe and Ito, 2008); then lighter ones.
-const COLOURS: [RGBColor; 10] = [
+/// What is left over.
+pub const FREE: &str = "free";
+
+/// Colours that are told apart by those who do not see all of them (Okabe and Ito, 2008).
+const COLOURS: [RGBColor; 8] = [
     RGBColor(213, 94, 0),
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),
@@ -50,9 +53,7 @@ const COLOURS: [RGBColor; 10] = [
     RGBColor(240, 228, 66),
     RGBColor(204, 121, 167),
     RGBColor(230, 159, 0),
-    RGBColor(150, 150, 150),
     RGBColor(90, 90, 90),
-    RGBColor(200, 200, 200),
 ];
 
 impl Stack {
@@ -76,6 +77,10 @@ impl Stack {
             x += width;
         }
         (places, line as u32 + 1)
+    }
+
+    fn colour(&self, kind: usize) -> RGBColor {
+        if self.kinds[kind] == FREE { RGBColor(225, 225, 225) } else { COLOURS[kind % COLOURS.len()] }
     }
 
     fn height(&self) -> u32 {
@@ -119,7 +124,7 @@ fn draw<DB: DrawingBackend>(area: &Area<DB>, stack: &Stack) -> Outcome<DB> {
     let (legend, lines) = stack.legend();
     for (kind, x, line) in legend {
         let y = (HEAD + LEGEND_LINE * line as u32) as i32;
-        area.draw(&Rectangle::new([(x, y), (x + 12, y + 12)], colour(kind).filled()))?;
+        area.draw(&Rectangle::new([(x, y), (x + 12, y + 12)], stack.colour(kind).filled()))?;
         area.draw_text(&output::one_line(&stack.kinds[kind]), &text(13), (x + 18, y - 1))?;
     }
 
@@ -147,17 +152,13 @@ fn draw<DB: DrawingBackend>(area: &Area<DB>, stack: &Stack) -> Outcome<DB> {
         for (kind, &part) in bar.parts.iter().enumerate().filter(|(_, part)| part.is_finite() && **part > 0.0)
         {
             let corners = [(x(end), y + 3), (x(end + part).max(x(end) + 1), y + BAR as i32 - 3)];
-            area.draw(&Rectangle::new(corners, colour(kind).filled()))?;
+            area.draw(&Rectangle::new(corners, stack.colour(kind).filled()))?;
             end += part;
         }
         let style = text(13).pos(Pos::new(HPos::Left, VPos::Center));
         area.draw_text(&output::one_line(&bar.note), &style, (x(end) + 8, y + BAR as i32 / 2))?;
     }
     Ok(())
-}
-
-const fn colour(kind: usize) -> RGBColor {
-    COLOURS[kind % COLOURS.len()]
 }
 
 /// Round numbers up to the longest bar, about five of them.

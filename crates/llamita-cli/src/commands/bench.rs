@@ -153,7 +153,8 @@ pub fn run(options: &Options) -> Result<()> {
         decode_us: decode_times[stage] as f64 / 1e3 / options.tokens as f64,
         decode_share: share(&decode_times, stage),
     };
-    let components = Stage::ALL.into_iter().enumerate();
+    // All weights are in memory.
+    let components = Stage::ALL.into_iter().enumerate().filter(|(_, stage)| *stage != Stage::Storage);
     let report = Report {
         model: file.path.display().to_string(),
         weights: match file.content.placement() {

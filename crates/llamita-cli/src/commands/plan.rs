@@ -13,11 +13,12 @@ use crate::board::NamedBoard;
 use crate::commands::inspect::class;
 use crate::error::Result;
 use crate::load::{self, File, LoadedModel};
-use crate::options::{CacheArgument, ModelArgument, positive};
+use crate::options::{CacheArgument, ModelArgument, TokenizerArgument, positive};
 use crate::output::{self, Table};
 use crate::places;
 use crate::plot;
 use crate::units::{bytes, counted, digits, size};
+use crate::vocabulary::Vocabulary;
 
 use variant::{Outcome, Use, Variant};
 
@@ -29,6 +30,9 @@ use variant::{Outcome, Use, Variant};
 pub struct Options {
     #[command(flatten)]
     model: ModelArgument,
+
+    #[command(flatten)]
+    tokenizer: TokenizerArgument,
 
     /// The board, one of `llamita boards` or a file
     #[arg(long, value_name = "NAME|FILE")]
@@ -149,7 +153,12 @@ pub fn run(options: &Options) -> Result<()> {
         in_place: options.storage.is_none(),
         prompt: PROMPT,
     };
-    let variants = Variant::all(&model, how.context)?;
+    // A model can be planned for before it has a tokenizer.
+    let vocabulary = match Vocabulary::find(&model, options.tokenizer.path()) {
+        Err(error) if options.tokenizer.path().is_some() => return Err(error),
+        found => found.ok(),
+    };
+    let variants = Variant::all(&model, vocabulary.as_ref())?;
     let mut outcomes = Vec::new();
     for variant in &variants {
         outcomes.push(variant.on(&plain, how)?);

@@ -7,7 +7,8 @@ use crate::files::SMALL;
 use crate::files::{Folder, model, text};
 use crate::program::llamita;
 
-fn golden(name: &str) -> String {
+/// What a model tells, by its file in `models/golden`.
+pub fn golden(name: &str) -> String {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/golden"));
     fs::read_to_string(folder.join(name)).unwrap()
 }

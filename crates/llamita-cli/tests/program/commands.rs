@@ -271,7 +271,9 @@ fn bench_needs_no_tokenizer() {
         }
         let parts = report["components"].as_array().unwrap();
         let names: Vec<_> = parts.iter().map(|part| part["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["matrix products", "attention", "norm and rope", "classifier", "sampling"]);
+        let expected =
+            ["attention products", "attention", "feed-forward", "norm and rope", "classifier", "sampling"];
+        assert_eq!(names, expected);
         for share in ["prefill_share", "decode_share"] {
             let sum: f64 = parts.iter().map(|part| part[share].as_f64().unwrap()).sum();
             assert!((sum - 1.0).abs() < 1e-9, "{sum}");

@@ -6,6 +6,7 @@ mod commands;
 mod compare;
 mod convert;
 mod files;
+mod places;
 mod program;
 mod pruning;
 mod stories;

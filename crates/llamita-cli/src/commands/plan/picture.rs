@@ -86,7 +86,7 @@ fn weights(board: &NamedBoard, home: &str, variant: &Variant, outcome: &Outcome)
 fn memories(board: &NamedBoard, outcome: &Outcome) -> Stack {
     let plan = &outcome.plan;
     let kinds =
-        ["weights", "activations, keys and values", "buffers and norms", "header and tokenizer", "free"];
+        ["weights", "activations, keys and values", "buffers and norms", "header and tokenizer", stack::FREE];
     let bars = board.memories.iter().enumerate().map(|(i, memory)| {
         let at = |place: usize, bytes: u64| if place == i { bytes } else { 0 };
         let mut parts = vec![

@@ -10,6 +10,7 @@ use llamita_storage::{Board, Costs, Plan, PlanError, Time, plan, predict};
 use crate::error::{Error, Result};
 use crate::load::LoadedModel;
 use crate::places;
+use crate::vocabulary::Vocabulary;
 
 /// A model that there is or could be.
 pub struct Variant {
@@ -22,7 +23,7 @@ pub struct Variant {
     entries: Vec<Entry>,
     /// Bytes of its file.
     pub file: u64,
-    /// Bytes in memory beside weights and state.
+    /// Bytes in memory beside weights, state and text.
     other: u64,
 }
 
@@ -58,18 +59,18 @@ const FEW_TOKENS: usize = 4096;
 
 impl Variant {
     /// The model as it is stored.
-    pub fn stored(model: &LoadedModel<'_>, context: usize) -> Result<Self> {
+    pub fn stored(model: &LoadedModel<'_>, tokenizer: Option<&Vocabulary<'_>>) -> Result<Self> {
         let (tape, config) = (model.tape()?, *model.config());
         let entries = Tape::tensors(&config).map(|tensor| tape.entry(tensor)).collect();
         let (body, head) = (Tensor::Matrix(llamita::weights::Matrix::Wq(0)), Tensor::Embedding);
         let [body, head] = [body, head].map(|tensor| tape.entry(tensor).format.to_string());
         let name = if body == head { body } else { format!("{body}, head {head}") };
-        let (file, other) = (model.file.stored_len(), places::other_bytes(model, None, context));
+        let (file, other) = (model.file.stored_len(), places::other_bytes(model, tokenizer));
         Ok(Self { name: format!("as it is: {name}"), convert: String::new(), config, entries, file, other })
     }
 
     /// The same model in each format that `llamita convert` writes, and with fewer tokens where it has many.
-    pub fn all(model: &LoadedModel<'_>, context: usize) -> Result<Vec<Self>> {
+    pub fn all(model: &LoadedModel<'_>, tokenizer: Option<&Vocabulary<'_>>) -> Result<Vec<Self>> {
         const Q8: Precision = Precision::Quantized(Quant::Q8);
         const Q4: Precision = Precision::Quantized(Quant::Q4);
         let formats = [
@@ -79,7 +80,7 @@ impl Variant {
             ("q4", "--quant q4", Q4, Q4),
         ];
         let all = *model.config();
-        let mut variants = vec![Self::stored(model, context)?];
+        let mut variants = vec![Self::stored(model, tokenizer)?];
         let mut vocabularies = vec![all.vocab_size];
         vocabularies.extend((all.vocab_size >= 2 * FEW_TOKENS).then_some(FEW_TOKENS));
         for vocab_size in vocabularies {
@@ -95,9 +96,15 @@ impl Variant {
                     Formats::native(&config, body, head, Group::Columns(32)).map_err(Error::failure)?;
                 // The vocabulary is most of the header, and the tokenizer's index goes with it.
                 let share = vocab_size as f64 / all.vocab_size as f64;
-                let header = (model.header.header_len() as f64 * share) as u64;
-                let other = (places::other_bytes(model, None, context) as f64 * share) as u64;
+                let apart = tokenizer.map_or(0, Vocabulary::file_bytes);
+                let header = ((model.header.header_len() + apart) as f64 * share) as u64;
+                let other = (places::other_bytes(model, tokenizer) as f64 * share) as u64;
                 let (entries, file) = lay_out(&config, header, |tensor| plan.format(tensor));
+                let formats =
+                    |entries: &[Entry]| entries.iter().map(|entry| entry.format).collect::<Vec<_>>();
+                if !pruned && formats(&entries) == formats(&variants[0].entries) {
+                    continue;
+                }
                 let (name, convert) = (format!("{name}{tokens}"), format!("{convert}{prune}"));
                 variants.push(Self { name, convert, config, entries, file, other });
             }
@@ -114,7 +121,8 @@ impl Variant {
     pub fn on(&self, board: &Board<'_>, how: Use) -> Result<std::result::Result<Outcome, PlanError>> {
         let tape = self.tape()?;
         let capacity = places::capacity(board, &self.config, how.context, how.cache)?;
-        let request = places::request(tape, self.file, capacity, self.other, how.in_place, true);
+        let other = self.other + places::text_bytes(how.context);
+        let request = places::request(tape, self.file, capacity, other, how.in_place, true);
         let plan = match plan(&request, board) {
             Ok(plan) => plan,
             Err(error) => return Ok(Err(error)),

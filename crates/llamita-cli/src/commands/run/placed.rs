@@ -175,8 +175,7 @@ pub fn run(job: &Job<'_>) -> Result<()> {
     let all = [Memory { size: places.memory.unwrap_or(1 << 50), rate: 1e10, read_only: false }];
     let board = named.as_ref().map_or_else(|| places::this_machine(&all), |board| board.with(storage));
 
-    let other = |vocabulary: &Vocabulary<'_>, context| places::other_bytes(&model, Some(vocabulary), context);
-    let other = other(&vocabulary, config.seq_len);
+    let other = places::other_bytes(&model, Some(&vocabulary));
     let text = job.text(&model, &mut vocabulary)?;
     let capacity = places::capacity(&board, &config, text.context, job.options.cache.format())?;
     let capacity = job.options.drafting.capacity(capacity);
@@ -186,8 +185,14 @@ pub fn run(job: &Job<'_>) -> Result<()> {
 
     let in_place = named.is_some() && places.storage.is_none() && !places.stream;
     let pin = !places.stream || places.memory.is_some();
-    let request =
-        places::request(model.tape()?, file.stored_len(), capacity, other + draft_bytes, in_place, pin);
+    let request = places::request(
+        model.tape()?,
+        file.stored_len(),
+        capacity,
+        other + places::text_bytes(text.context) + draft_bytes,
+        in_place,
+        pin,
+    );
     let name = named.as_ref().map_or("this machine, with that --memory,", |board| &board.name);
     let planned = plan(&request, &board).map_err(|error| places::explain(error, name, &[]))?;
 

@@ -78,7 +78,10 @@ pub fn tell<W: Weights>(
     };
     let all = now() - begin;
     print(told.finish())?;
-    print("\n")?;
+    // A story that failed before its first word leaves nothing.
+    if outcome.is_ok() || !told.as_str().is_empty() {
+        print("\n")?;
+    }
     outcome.map_err(refuse)?;
 
     let new_tokens = generation.tokens().len() - prompt_tokens;
