@@ -180,7 +180,7 @@ impl NamedBoard {
         let mut memories = Vec::new();
         for memory in found.memory {
             let of = |what: &str| format!("{what} of memory {}", memory.name);
-            let size = memory.size.bytes().map_err(|error| format!("{}: {error}", of("size")))?;
+            let size = memory.size.bytes().map_err(|error| format!("{}: {error}: {START}", of("size")))?;
             let rate = 1e6 * positive(&of("mb_per_s"), memory.mb_per_s)?;
             let read_only = memory.read_only;
             memories.push(NamedMemory { name: memory.name, memory: Memory { size, rate, read_only } });
@@ -191,8 +191,10 @@ impl NamedBoard {
         let mut storages = Vec::new();
         for storage in found.storage {
             let of = |what: &str| format!("{what} of storage {}", storage.name);
-            let best_read =
-                storage.best_read.bytes().map_err(|error| format!("{}: {error}", of("best_read")))?;
+            let best_read = storage
+                .best_read
+                .bytes()
+                .map_err(|error| format!("{}: {error}: {START}", of("best_read")))?;
             let rate = 1e6 * positive(&of("mb_per_s"), storage.mb_per_s)?;
             if best_read == 0 || best_read > 1 << 30 {
                 return Err(format!("{} is {best_read}, expected 1 to 1024M: {START}", of("best_read")));

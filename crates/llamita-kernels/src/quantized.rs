@@ -165,7 +165,7 @@ impl<'a> QuantizedRows<'a> {
     }
 
     /// Bytes of a block before its integers.
-    pub(crate) const fn scales_len(&self) -> usize {
+    pub const fn scales_len(&self) -> usize {
         scales_len(self.groups())
     }
 
