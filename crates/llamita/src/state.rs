@@ -15,7 +15,8 @@ pub struct Capacity {
     pub context: usize,
     /// Tokens in one forward pass.
     pub batch: usize,
-    /// Tokens of a pass whose logits can be asked for, at most `batch`; 1 to generate.
+    /// Tokens of a pass whose logits can be asked for, at most `batch`; 1 to generate, one more than is guessed to
+    /// generate with a draft.
     pub logits: usize,
     /// How keys and values are kept.
     pub cache: CacheFormat,
