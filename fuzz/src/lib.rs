@@ -2,6 +2,7 @@
 
 #[path = "../../crates/llamita/tests/format/builder.rs"]
 pub mod builder;
+pub mod placed;
 
 use llamita::format::Model;
 use llamita::tokenizer::{TokenizerError, Work};

@@ -1,8 +1,8 @@
 //! What a model needs on a board, for the commands that place it there.
 
 use llamita::weights::{Entry, Tape};
-use llamita::{CacheFormat, Capacity, Config, state_len};
-use llamita_storage::{Board, MEMORIES, Medium, Memory, PlanError, Request};
+use llamita::{CacheFormat, Capacity, state_len};
+use llamita_storage::{Board, MEMORIES, Medium, Memory, Plan, PlanError, Request};
 
 use crate::error::{Error, Result};
 use crate::load::LoadedModel;
@@ -27,17 +27,49 @@ fn writable(board: &Board<'_>) -> u64 {
     board.memories.iter().filter(|memory| !memory.read_only).map(|memory| memory.size).sum()
 }
 
-/// A capacity for a board: as many tokens in a pass as take no more than a sixteenth of its memory beside what one takes.
-pub fn capacity(board: &Board<'_>, config: &Config, context: usize, cache: CacheFormat) -> Result<Capacity> {
-    let with = |batch| Capacity { context, batch, logits: 1, cache };
-    let bytes = |batch| Ok::<_, Error>(4 * state_len(config, with(batch))? as u64);
-    let limit = bytes(1)? + writable(board) / 16;
-    for batch in (2..=MAX_BATCH).rev() {
-        if bytes(batch)? <= limit {
-            return Ok(with(batch));
+/// A model that is to be placed.
+#[derive(Clone, Copy)]
+pub struct Wanted<'t> {
+    /// Its tensors.
+    pub tape: Tape<'t>,
+    /// Bytes of its file.
+    pub file: u64,
+    /// Bytes of all else that has to be in memory.
+    pub other: u64,
+    /// Longest text.
+    pub context: usize,
+    /// How keys and values are kept.
+    pub cache: CacheFormat,
+    /// Rows of logits that a pass makes at most.
+    pub logits: usize,
+    /// Whether memory-mapped flash may hold the file.
+    pub in_place: bool,
+    /// Whether weights are pinned.
+    pub pin: bool,
+}
+
+/// Places a model on a board, with passes of as many tokens as take no more than a sixteenth of its memory beside what one
+/// takes, or of fewer where the model has no place then; the inner error is that of the plan.
+pub fn plan(
+    wanted: &Wanted<'_>,
+    board: &Board<'_>,
+) -> Result<std::result::Result<(Capacity, Plan), PlanError>> {
+    let &Wanted { tape, file, other, context, cache, logits, in_place, pin } = wanted;
+    let with = |batch| Capacity { context, batch, logits, cache };
+    let bytes = |batch| Ok::<_, Error>(4 * state_len(tape.config(), with(batch))? as u64);
+    let limit = bytes(logits)? + writable(board) / 16;
+    let mut batch = MAX_BATCH.max(logits);
+    while batch > logits && bytes(batch)? > limit {
+        batch -= 1;
+    }
+    loop {
+        let capacity = with(batch);
+        let request = Request { tape, file, capacity, other, buffers: BUFFERS, in_place, pin };
+        match llamita_storage::plan(&request, board) {
+            Err(PlanError::Memory(..)) if batch > logits => batch = (batch / 2).max(logits),
+            planned => return Ok(planned.map(|planned| (capacity, planned))),
         }
     }
-    Ok(with(1))
 }
 
 /// Bytes of what is in memory beside weights and state, and the text: the header, the tape, the tokenizer.
@@ -91,18 +123,6 @@ pub fn explain(error: PlanError, board: &str, fits: &[String]) -> Error {
         fits => format!("what fits: {}", fits.join("; ")),
     };
     Error::failure(format_args!("{what}: {remedy}"))
-}
-
-/// What is to be planned for a model.
-pub fn request<'t>(
-    tape: Tape<'t>,
-    file: u64,
-    capacity: Capacity,
-    other: u64,
-    in_place: bool,
-    pin: bool,
-) -> Request<'t> {
-    Request { tape, file, capacity, other, buffers: BUFFERS, in_place, pin }
 }
 
 /// What a board's memories are called.

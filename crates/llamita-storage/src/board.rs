@@ -61,6 +61,8 @@ pub struct Memory {
     /// Whether it only holds what was written before the program began, as flash does. A model that fits such a
     /// memory as a whole is used there in place.
     pub read_only: bool,
+    /// Whether media that are read while the cores compute can write it.
+    pub dma: bool,
 }
 
 /// A medium that is read in pieces: a card, a disk.
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn cores_share_the_arithmetic_and_the_memory() {
-        let memory = |rate| Memory { size: 1 << 20, rate, read_only: false };
+        let memory = |rate| Memory { size: 1 << 20, rate, read_only: false, dma: true };
         let cycles = Cycles { f32: 1.0, f16: 1.0, q8: 1.0, q4: 1.0, float: 2.0, exp: 10.0 };
         let memories = [memory(1e9), memory(1e6)];
         let board = Board { clock: 1e6, cores: 2, cycles, memories: &memories, storage: None };

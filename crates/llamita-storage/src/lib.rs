@@ -5,7 +5,7 @@
 //! which of them, what is streamed, and what a token takes then; [`Placed`] lends weights from these places, and reads
 //! what comes next from a [`Source`] while the arithmetic goes on.
 //!
-//! All of that is `no_std` and allocates nothing. With the feature `mmap`, for machines with an operating system,
+//! All of that is `no_std` and allocates nothing. With the feature `std`, for machines with an operating system,
 //! `ModelFile` holds a file's bytes, mapped or in huge pages; `file` reads a file on a thread of its own, and `simulate`
 //! imitates a board. With the feature `sd`, files come from FAT volumes on any block device.
 

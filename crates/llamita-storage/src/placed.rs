@@ -3,7 +3,7 @@
 use core::fmt;
 
 use llamita::format::{FormatError, TensorName};
-use llamita::weights::{Format, Matrix, Norm, Pass, Tape, Tensor, Weights};
+use llamita::weights::{Entry, Format, Matrix, Norm, Pass, Tape, Tensor, Weights};
 use llamita::{Config, Rows, rows_of};
 use llamita_kernels::quantized::BLOCK_ROWS;
 use zerocopy::IntoBytes;
@@ -34,7 +34,7 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
         match self {
             Self::Read(tensor, ReadError { start, tries, cause }) => write!(
                 f,
-                "tensor {} cannot be read at byte {start} of the file, tried {tries} times ({cause}): check the \
+                "tensor {} cannot be read, from byte {start} of the file on, tried {tries} times ({cause}): check the \
                  medium and its contacts, then go on, or copy the file anew",
                 TensorName(*tensor)
             ),
@@ -85,8 +85,10 @@ pub struct Lent<'a> {
 }
 
 /// Memory for the norms of a model, in `f32`s.
+///
+/// Where addresses have few bits it may be more than there can be, and is all that they count then.
 pub const fn norms_len(config: &Config) -> usize {
-    (2 * config.n_layers + 1) * config.dim
+    (2 * config.n_layers + 1).saturating_mul(config.dim)
 }
 
 /// Bytes of the memory for single reads: rows of the embedding, and norms.
@@ -114,13 +116,16 @@ pub struct Placed<'a, S: Source> {
     /// Whether some portion is not pinned.
     streams: bool,
     verify: Verify,
-    /// Tensors before this one have been verified once.
+    /// Tensors before this one have been verified by a pass that came to its end.
     verified: usize,
     hasher: crc32fast::Hasher,
     /// Up to where rows are part of the checksum.
     hashed: Position,
-    /// A tensor whose checksum was wrong, and how often.
-    wrong: Option<(Tensor, u32)>,
+    /// Passes in a row that met a wrong checksum, and all of them.
+    failed: u32,
+    failed_ever: u64,
+    /// Whether the next pass is such a one once more.
+    repeats: bool,
 }
 
 impl<'a, S: Source> Placed<'a, S> {
@@ -151,9 +156,15 @@ impl<'a, S: Source> Placed<'a, S> {
             if found < expected { Err(Error::Memory(what, found, expected)) } else { Ok(()) }
         };
         memory("a portion of the weights", buffer, Portions::least_buffer(&tape))?;
-        memory("the norms", 4 * norms.len(), 4 * norms_len(tape.config()))?;
+        memory("the norms, in numbers", norms.len(), norms_len(tape.config()))?;
         if let Home::Streamed(reader) = &home {
             memory("a row of the embedding", reader.single_len(), single_len(&tape))?;
+        }
+        for tensor in Tape::tensors(tape.config()) {
+            let format = tape.entry(tensor).format;
+            if let Format::Blocks(_) = format {
+                return Err(Error::Format(FormatError::Repack { tensor, format }));
+            }
         }
         let norms = load_norms(&tape, &mut home, norms)?;
 
@@ -177,12 +188,76 @@ impl<'a, S: Source> Placed<'a, S> {
             verified: 0,
             hasher: crc32fast::Hasher::new(),
             hashed: Position { tensor: 0, row: 0 },
-            wrong: None,
+            failed: 0,
+            failed_ever: 0,
+            repeats: false,
         };
         placed.streams = placed.walk().any(|(_, place)| place == Place::Home);
-        let all = placed.pinned_bytes();
+        let (pinned, embedding) = (placed.pinned_bytes(), tape.bytes(Tensor::Embedding));
+        let all = pinned + if tape.entry(Tensor::Embedding).checksum.is_some() { embedding } else { 0 };
         placed.pin(|_| true, |done| progress(done, all))?;
+        placed.check_embedding(|done| progress(pinned + done, all))?;
         Ok(placed)
+    }
+
+    /// Compares the embedding with its checksum. Its rows are used one by one, before the whole has been read as the
+    /// classifier, and where it is none they always are.
+    fn check_embedding(&mut self, mut progress: impl FnMut(u64)) -> Result<(), Error<S::Error>> {
+        let tape = *self.portions.tape();
+        let Entry { offset, checksum, .. } = tape.entry(Tensor::Embedding);
+        let Some(checksum) = checksum else { return Ok(()) };
+        let end = offset + tape.bytes(Tensor::Embedding);
+        let (tries, step) = match &self.home {
+            // Two sectors may belong to others as well.
+            Home::Streamed(reader) => (reader.patience().tries, reader.buffer_len() - 2 * SECTOR),
+            Home::Mapped(_) => (1, Portions::mapped_buffer(&tape)),
+        };
+        let classifier = Tensor::Matrix(Matrix::Classifier);
+        let index = Tape::index(tape.config(), classifier);
+        let inside = |portion: &Portion| {
+            tape.config().shared_classifier && !portion.rows(index, tape.config().vocab_size).is_empty()
+        };
+        for attempt in 1..=tries {
+            let mut hasher = crc32fast::Hasher::new();
+            let mut next = offset;
+            while next < end {
+                // What is pinned has been read already, rightly or not.
+                let known = self.walk().filter(|(portion, place)| inside(portion) && *place != Place::Home);
+                let known =
+                    known.map(|(portion, place)| (portion.start, portion.start + portion.len as u64, place));
+                let pinned = known.filter(|(_, until, _)| *until > next).min_by_key(|(from, ..)| *from);
+                let (until, place) = match pinned {
+                    Some((from, until, place)) if from <= next => (until.min(end), Some((from, place))),
+                    Some((from, ..)) => (from.min(end), None),
+                    None => (end, None),
+                };
+                let len = (until - next).min(step.max(1) as u64) as usize;
+                let span = Span { start: next, len };
+                match (place, &mut self.home) {
+                    (Some((from, Place::Pinned(memory, at))), _) => {
+                        let at = at + (next - from) as usize;
+                        hasher.update(&bytes(self.pinned[memory])[at..at + len]);
+                    }
+                    (_, Home::Mapped(file)) => hasher.update(&file[next as usize..][..len]),
+                    (_, Home::Streamed(reader)) => {
+                        reader.take(span).map_err(|error| Error::Read(Tensor::Embedding, error))?;
+                        hasher.update(reader.current());
+                    }
+                }
+                next += len as u64;
+                progress(next - offset);
+            }
+            if let Home::Streamed(reader) = &mut self.home {
+                reader.release();
+            }
+            if hasher.finalize() == checksum {
+                return Ok(());
+            }
+            if attempt < tries {
+                self.pin(inside, |_| ())?;
+            }
+        }
+        Err(Error::Checksum(Tensor::Embedding))
     }
 
     /// Bytes that are pinned.
@@ -207,16 +282,11 @@ impl<'a, S: Source> Placed<'a, S> {
     /// What was read so far.
     pub fn stats(&self) -> Stats {
         match &self.home {
-            Home::Streamed(reader) => reader.stats(),
+            Home::Streamed(reader) => {
+                let stats = reader.stats();
+                Stats { retries: stats.retries + self.failed_ever, ..stats }
+            }
             Home::Mapped(_) => Stats::default(),
-        }
-    }
-
-    /// The source, unless all is in memory.
-    pub fn source_mut(&mut self) -> Option<&mut S> {
-        match &mut self.home {
-            Home::Streamed(reader) => Some(reader.source_mut()),
-            Home::Mapped(_) => None,
         }
     }
 
@@ -267,8 +337,11 @@ impl<'a, S: Source> Placed<'a, S> {
                 None => self.cursor = Cursor::start(&self.portions),
             }
         };
-        self.current = Some((portion, place));
-        let Home::Streamed(reader) = &mut self.home else { return Ok(()) };
+        self.current = None;
+        let Home::Streamed(reader) = &mut self.home else {
+            self.current = Some((portion, place));
+            return Ok(());
+        };
         let refuse = |error| read_error(&self.portions, &portion, error);
         reader.release();
         if place == Place::Home && !reader.seek(span(&portion)).map_err(refuse)? {
@@ -278,12 +351,9 @@ impl<'a, S: Source> Placed<'a, S> {
         self.read_ahead();
         let Home::Streamed(reader) = &mut self.home else { return Ok(()) };
         if place == Place::Home {
-            let taken = reader.take(span(&portion));
-            taken.map_err(|error| {
-                self.current = None;
-                read_error(&self.portions, &portion, error)
-            })?;
+            reader.take(span(&portion)).map_err(|error| read_error(&self.portions, &portion, error))?;
         }
+        self.current = Some((portion, place));
         Ok(())
     }
 
@@ -368,12 +438,18 @@ impl<'a, S: Source> Placed<'a, S> {
         self.hasher = hasher;
         if rows.end == Tape::shape(&config, tensor).0 {
             if self.hasher.clone().finalize() != expected {
-                let times = self.wrong.filter(|(known, _)| *known == tensor).map_or(0, |(_, times)| times);
-                self.wrong = Some((tensor, times + 1));
                 return Err(Error::Checksum(tensor));
             }
-            self.wrong = self.wrong.filter(|(known, _)| *known != tensor);
-            self.verified = self.verified.max(index + 1);
+            let layers = config.n_layers;
+            let last = match matrix {
+                Matrix::W2(layer) => layer + 1 == layers && self.pass.logits == 0,
+                Matrix::Classifier => true,
+                _ => false,
+            };
+            // A pass that fails half way has to read all of it once more.
+            if last {
+                self.verified = self.verified.max(index + 1);
+            }
         }
         Ok(())
     }
@@ -388,6 +464,9 @@ impl<S: Source> Weights for Placed<'_, S> {
 
     fn begin(&mut self, pass: Pass) {
         self.pass = pass;
+        if !core::mem::take(&mut self.repeats) {
+            self.failed = 0;
+        }
         self.hashed = Position { tensor: 0, row: 0 };
         self.cursor = Cursor::start(&self.portions);
         self.current = None;
@@ -399,11 +478,13 @@ impl<S: Source> Weights for Placed<'_, S> {
 
     fn retry(&mut self, error: &Self::Error) -> bool {
         let (Error::Checksum(tensor), Home::Streamed(reader)) = (error, &self.home) else { return false };
-        let tries = reader.patience().tries;
-        if !self.wrong.is_some_and(|(wrong, times)| wrong == *tensor && times < tries) {
-            self.wrong = None;
+        self.failed += 1;
+        if self.failed >= reader.patience().tries {
+            self.failed = 0;
             return false;
         }
+        self.failed_ever += 1;
+        self.repeats = true;
         // What is pinned of it may have been damaged on its way.
         let (index, (rows, _)) = (Tape::index(self.config(), *tensor), Tape::shape(self.config(), *tensor));
         self.pin(|portion| !portion.rows(index, rows).is_empty(), |_| ()).is_ok()

@@ -67,7 +67,7 @@ pub struct Plan {
 impl Plan {
     /// Bytes of buffers, the one for single reads included.
     pub const fn buffers_len(&self) -> u64 {
-        (self.buffer * self.buffers + self.single) as u64
+        self.buffer as u64 * self.buffers as u64 + self.single as u64
     }
 
     /// Bytes that are used of each memory, of those that can be written.
@@ -130,12 +130,19 @@ struct Free<'a> {
 }
 
 impl Free<'_> {
-    /// Takes bytes of the fastest memory that has them, or of the slowest.
-    fn take(&mut self, bytes: u64, fastest: bool, what: &'static str) -> Result<usize, PlanError> {
-        let mut fits = (0..self.board.memories.len()).filter(|&memory| self.left[memory] >= bytes);
+    /// Takes bytes of the fastest memory that has them, or of the slowest, of those that are `suited`.
+    fn take(
+        &mut self,
+        bytes: u64,
+        fastest: bool,
+        suited: impl Fn(usize) -> bool,
+        what: &'static str,
+    ) -> Result<usize, PlanError> {
+        let memories = (0..self.board.memories.len()).filter(|&memory| suited(memory));
+        let mut fits = memories.clone().filter(|&memory| self.left[memory] >= bytes);
         let found = if fastest { fits.next() } else { fits.next_back() };
         let Some(memory) = found else {
-            let most = self.left.iter().max().copied().unwrap_or(0);
+            let most = memories.map(|memory| self.left[memory]).max().unwrap_or(0);
             return Err(PlanError::Memory(bytes - most, what));
         };
         self.left[memory] -= bytes;
@@ -146,13 +153,14 @@ impl Free<'_> {
 /// Places a model: first what it needs to run at all, then as many of its weights as there is memory for, in the fastest
 /// first.
 ///
-/// All weights are read once for each token, so that any bytes are as good to pin as any others: the sum of what is
-/// streamed is the least that is possible, but for at most a portion in each memory.
+/// All weights are read once for each token, so that any bytes are as good to pin as any others: beside buffers of a
+/// length, what is streamed is the least that is possible, but for at most a portion in each memory. Buffers are as long as
+/// the medium reads best, shorter where nothing else fits, and shortest where all weights are pinned then.
 ///
 /// # Errors
 /// If the model cannot run on the board.
 pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError> {
-    let Request { tape, capacity, .. } = request;
+    let tape = &request.tape;
     if board.memories.is_empty() || board.memories.len() > MEMORIES {
         return Err(PlanError::Board(board.memories.len()));
     }
@@ -163,55 +171,77 @@ pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError>
         return Err(PlanError::NoStorage(request.file));
     }
 
-    let (single, norms) = (single_len(tape), 4 * norms_len(tape.config()) as u64);
-    let state = 4 * state_len(tape.config(), *capacity).map_err(PlanError::State)? as u64;
     let least = Portions::least_buffer(tape);
-    let best = board.storage.map_or(least as u64, |medium| medium.best_read) as usize;
+    let best = board.storage.map_or(0, |medium| medium.best_read.min(1 << 30)) as usize;
+    if mapped.is_some() {
+        // Nothing is read, and portions need no memory.
+        return place(request, board, mapped, Portions::mapped_buffer(tape), 0);
+    }
+    let buffers = request.buffers.clamp(1, MOST_READS - 1);
     // A block more, since portions are whole blocks, and should not be shorter.
     let mut buffer = (best + least).next_multiple_of(SECTOR);
-    let buffers = request.buffers.clamp(1, MOST_READS - 1);
-    // In place nothing is read, and portions need no memory.
-    let (buffers, single) = if mapped.is_some() { (0, 0) } else { (buffers, single) };
-
-    let (free, buffers_in, state_in, other_in) = loop {
-        let mut free = Free { board, left: [0; MEMORIES] };
-        for (left, memory) in free.left.iter_mut().zip(board.memories).filter(|(_, memory)| !memory.read_only)
-        {
-            *left = memory.size / SECTOR as u64 * SECTOR as u64;
-        }
-        let places =
-            free.take((buffer * buffers + single) as u64 + norms, true, "buffers and norms").and_then(|b| {
-                let state = free.take(state, true, "activations, keys and values")?;
-                Ok((b, state, free.take(request.other, false, "the header, the vocabulary and the tokens")?))
-            });
-        match places {
-            Ok((buffers_in, state_in, other_in)) => break (free, buffers_in, state_in, other_in),
-            Err(PlanError::Memory(missing, what)) if buffer == least => {
-                // What could not even be tried counts as well.
-                let needed = (buffer * buffers + single) as u64 + norms + state + request.other;
-                let writable = board.memories.iter().filter(|memory| !memory.read_only);
-                let all = needed.saturating_sub(writable.map(|memory| memory.size).sum());
-                return Err(PlanError::Memory(missing.max(all), what));
+    let placed = loop {
+        match place(request, board, mapped, buffer, buffers) {
+            Err(PlanError::Memory(..)) if buffer > least => {
+                // Shorter reads are slower, and better than none.
+                buffer = (buffer / 2).next_multiple_of(SECTOR).max(least);
             }
-            // Shorter reads are slower, and better than none.
-            Err(_) => buffer = (buffer / 2).next_multiple_of(SECTOR).max(least),
+            placed => break placed?,
         }
     };
+    // Perhaps the buffers take the memory that would pin everything.
+    let shortest = place(request, board, mapped, least, 1).ok();
+    Ok(shortest.filter(|shortest| placed.streamed > 0 && shortest.streamed == 0).unwrap_or(placed))
+}
 
-    let buffer = if mapped.is_some() { Portions::mapped_buffer(tape) } else { buffer };
+/// Places a model with buffers of a length.
+fn place(
+    request: &Request<'_>,
+    board: &Board<'_>,
+    mapped: Option<usize>,
+    buffer: usize,
+    buffers: usize,
+) -> Result<Plan, PlanError> {
+    let Request { tape, capacity, .. } = request;
+    let single = if buffers > 0 { single_len(tape) } else { 0 };
+    let norms = 4 * norms_len(tape.config()) as u64;
+    let state = 4 * state_len(tape.config(), *capacity).map_err(PlanError::State)? as u64;
+    let of_buffers = buffer as u64 * buffers as u64 + single as u64 + norms;
+
+    let mut free = Free { board, left: [0; MEMORIES] };
+    for (left, memory) in free.left.iter_mut().zip(board.memories).filter(|(_, memory)| !memory.read_only) {
+        *left = memory.size / SECTOR as u64 * SECTOR as u64;
+    }
+    let overlap = buffers > 0 && board.storage.is_some_and(|medium| medium.overlap);
+    let written = |memory: usize| !overlap || board.memories[memory].dma;
+    let places = free.take(of_buffers, true, written, "buffers and norms").and_then(|buffers_in| {
+        let state_in = free.take(state, true, |_| true, "activations, keys and values")?;
+        let what = "the header, the vocabulary and the tokens";
+        Ok((buffers_in, state_in, free.take(request.other, false, |_| true, what)?))
+    });
+    let (buffers_in, state_in, other_in) = places.map_err(|error| match error {
+        PlanError::Memory(missing, what) => {
+            // What could not even be tried counts as well.
+            let writable = board.memories.iter().filter(|memory| !memory.read_only);
+            let all = of_buffers + state + request.other;
+            let all = all.saturating_sub(writable.map(|memory| memory.size).sum());
+            PlanError::Memory(missing.max(all), what)
+        }
+        error => error,
+    })?;
+
     let portions = Portions::new(*tape, buffer);
     let total = portions.total();
+    let wanted = total + (portions_slack(&portions) * SECTOR) as u64;
     let mut room = [0; MEMORIES];
     for memory in (0..board.memories.len()).filter(|_| request.pin) {
         // To copy from a memory to a slower one would be no gain.
         if mapped.is_none_or(|home| board.memories[memory].rate > board.memories[home].rate) {
-            let wanted = total + (portions_slack(&portions) * SECTOR) as u64;
-            let left = wanted.saturating_sub(room.iter().sum());
-            room[memory] =
-                (free.left[memory] / SECTOR as u64 * SECTOR as u64).min(left.next_multiple_of(SECTOR as u64));
+            let left = wanted.saturating_sub(room.iter().sum()).next_multiple_of(SECTOR as u64);
+            room[memory] = (free.left[memory] / SECTOR as u64 * SECTOR as u64).min(left);
         }
     }
-    let mut placement = Plan {
+    let mut plan = Plan {
         mapped,
         buffer,
         buffers,
@@ -228,16 +258,16 @@ pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError>
         reads: 0,
     };
     let mut cursor = Cursor::start(&portions);
-    while let Some((portion, place)) = cursor.step(&portions, &placement.pinning) {
+    while let Some((portion, place)) = cursor.step(&portions, &plan.pinning) {
         match place {
-            Place::Pinned(memory, _) => placement.pinned[memory] += portion.len as u64,
+            Place::Pinned(memory, _) => plan.pinned[memory] += portion.len as u64,
             Place::Home => {
-                placement.streamed += portion.len as u64;
-                placement.reads += u64::from(mapped.is_none());
+                plan.streamed += portion.len as u64;
+                plan.reads += u64::from(mapped.is_none());
             }
         }
     }
-    Ok(placement)
+    Ok(plan)
 }
 
 /// Sectors for the alignment of portions, if all are pinned.
@@ -276,6 +306,15 @@ pub enum Bound {
 }
 
 impl Time {
+    /// The time of as many passes like it.
+    pub fn times(mut self, passes: f64) -> Self {
+        for time in self.parts.iter_mut().chain(&mut self.memories) {
+            *time *= passes;
+        }
+        let (total, storage, arithmetic) = (self.total, self.storage, self.arithmetic);
+        Self { total: passes * total, storage: passes * storage, arithmetic: passes * arithmetic, ..self }
+    }
+
     /// What the pass would be faster without.
     pub fn bound(&self) -> Bound {
         let memory =
@@ -283,7 +322,7 @@ impl Time {
         let other = self.total - self.parts[Stage::Storage as usize];
         if self.storage >= other.min(self.total * 0.9) {
             Bound::Storage
-        } else if self.memories[memory] > self.arithmetic {
+        } else if self.memories[memory] >= self.total / 2.0 {
             Bound::Memory(memory)
         } else {
             Bound::Arithmetic

@@ -59,7 +59,8 @@ pub struct Portions<'a> {
 }
 
 impl<'a> Portions<'a> {
-    /// Portions that fit a buffer of this many bytes when the sectors that they touch are read.
+    /// Portions that fit a buffer of this many bytes, at least [`Portions::least_buffer`], when the sectors that they
+    /// touch are read.
     pub const fn new(tape: Tape<'a>, buffer: usize) -> Self {
         Self { tape, buffer: buffer / SECTOR * SECTOR }
     }

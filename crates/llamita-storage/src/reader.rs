@@ -52,7 +52,7 @@ impl Default for Patience {
 /// Why bytes could not be read, and how often it was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadError<E> {
-    /// The bytes.
+    /// The first of the bytes.
     pub start: u64,
     /// Number of tries.
     pub tries: u32,
@@ -124,7 +124,7 @@ pub struct Reader<S: Source> {
 }
 
 impl<S: Source> Reader<S> {
-    /// A reader with memory for portions, at most one less than [`MOST_READS`], and for single reads.
+    /// A reader with memory for portions, at least 1 and at most one less than [`MOST_READS`], and for single reads.
     pub fn new(source: S, buffers: impl IntoIterator<Item = S::Buffer>, single: S::Buffer) -> Self {
         let mut buffers = buffers.into_iter().take(MOST_READS - 1);
         Self {
@@ -153,11 +153,6 @@ impl<S: Source> Reader<S> {
     /// The source.
     pub const fn source(&self) -> &S {
         &self.source
-    }
-
-    /// The source, to change what it does.
-    pub const fn source_mut(&mut self) -> &mut S {
-        &mut self.source
     }
 
     /// What was read so far.
@@ -206,7 +201,7 @@ impl<S: Source> Reader<S> {
     }
 
     fn enqueue(&mut self, span: Span, single: bool, buffer: S::Buffer) {
-        self.source.start(span.first_sector(), span.sectors(), buffer);
+        self.timed(|reader| reader.source.start(span.first_sector(), span.sectors(), buffer));
         // One place for each buffer.
         self.queue[self.queued] = Some(Read { span, single, state: State::UnderWay });
         self.queued += 1;
@@ -228,7 +223,7 @@ impl<S: Source> Reader<S> {
             if read.span == span && !read.single {
                 return Ok(true);
             }
-            self.wait(0)?;
+            self.timed(|reader| reader.wait(0))?;
             if let Some(Read { single, state: State::Here(buffer) | State::Failed(buffer, _), .. }) =
                 self.dequeue(0)
             {
@@ -272,25 +267,26 @@ impl<S: Source> Reader<S> {
         Ok(())
     }
 
-    /// Waits for a read of the queue, repeats it where it fails, and takes its memory.
-    fn fetch(&mut self, index: usize) -> Result<S::Buffer, ReadError<S::Error>> {
+    /// Counts the time of something as waiting: most for reads that end, some for media that are read at once.
+    fn timed<R>(&mut self, wait: impl FnOnce(&mut Self) -> R) -> R {
         let begun = self.clock.map(|clock| clock());
-        let outcome = self.fetch_untimed(index);
+        let result = wait(self);
         if let (Some(clock), Some(begun)) = (self.clock, begun) {
             self.stats.waited += clock().wrapping_sub(begun);
         }
-        outcome
+        result
     }
 
-    fn fetch_untimed(&mut self, index: usize) -> Result<S::Buffer, ReadError<S::Error>> {
+    /// Waits for a read of the queue, repeats it where it fails, and takes its memory.
+    fn fetch(&mut self, index: usize) -> Result<S::Buffer, ReadError<S::Error>> {
         let mut tries = 1;
         loop {
-            self.wait(index)?;
+            self.timed(|reader| reader.wait(index))?;
             let failed = matches!(&self.queue[index], Some(Read { state: State::Failed(..), .. }));
             let again = failed && tries < self.patience.tries;
             if again {
                 // Reads end in their order: the others have to be through before this one is the oldest again.
-                (0..self.queued).try_for_each(|other| self.wait(other))?;
+                self.timed(|reader| (0..reader.queued).try_for_each(|other| reader.wait(other)))?;
             }
             let Some(read) = &mut self.queue[index] else { unreachable!("a read that was asked for") };
             match mem::replace(&mut read.state, State::UnderWay) {
@@ -301,7 +297,8 @@ impl<S: Source> Reader<S> {
                 State::Failed(buffer, _) if again => {
                     tries += 1;
                     self.stats.retries += 1;
-                    self.source.start(read.span.first_sector(), read.span.sectors(), buffer);
+                    let span = read.span;
+                    self.timed(|reader| reader.source.start(span.first_sector(), span.sectors(), buffer));
                 }
                 State::Failed(buffer, cause) => {
                     let (start, single) = (read.span.start, read.single);
@@ -349,8 +346,13 @@ impl<S: Source> Reader<S> {
             else {
                 unreachable!("the memory for single reads is here or under way");
             };
-            let buffer = self.fetch(index)?;
-            self.give_back(buffer, true);
+            // Nobody waits for it any more, however it ends.
+            self.timed(|reader| reader.wait(index))?;
+            if let Some(Read { state: State::Here(buffer) | State::Failed(buffer, _), .. }) =
+                self.dequeue(index)
+            {
+                self.give_back(buffer, true);
+            }
         }
         if let Some(buffer) = self.single.take() {
             self.enqueue(span, true, buffer);
@@ -359,10 +361,5 @@ impl<S: Source> Reader<S> {
         let result = use_them(span.of(buffer.as_ref()));
         self.give_back(buffer, true);
         Ok(result)
-    }
-
-    /// Reads that were begun and not taken yet.
-    pub const fn queued(&self) -> usize {
-        self.queued
     }
 }

@@ -98,12 +98,10 @@ pub struct Throttled<'c, S: Source> {
     faults: Faults,
     random: Random,
     clock: &'c Clock,
-    /// When the reads under way end, the oldest first, and how much of a sector they read.
+    /// When the reads under way end, the oldest first.
     ends: [u64; MOST_READS],
     under_way: usize,
     free_at: u64,
-    /// Nanoseconds that the medium was busy.
-    busy: u64,
 }
 
 /// Why a throttled read failed.
@@ -130,12 +128,7 @@ impl<'c, S: Source> Throttled<'c, S> {
     /// Reads from `source` at the pace of `medium`.
     pub fn new(source: S, medium: Medium, faults: Faults, seed: u64, clock: &'c Clock) -> Self {
         let ends = [0; MOST_READS];
-        Self { source, medium, faults, random: Random(seed), clock, ends, under_way: 0, free_at: 0, busy: 0 }
-    }
-
-    /// Nanoseconds that the medium was busy so far.
-    pub const fn busy(&self) -> u64 {
-        self.busy
+        Self { source, medium, faults, random: Random(seed), clock, ends, under_way: 0, free_at: 0 }
     }
 }
 
@@ -152,8 +145,7 @@ impl<S: Source> Source for Throttled<'_, S> {
         let jitter = 1.0 + self.faults.jitter * (2.0 * self.random.next() - 1.0);
         let taken = nanoseconds(seconds * jitter);
         // One read after the other.
-        self.free_at = self.free_at.max(self.clock.now()) + taken;
-        self.busy += taken;
+        self.free_at = self.free_at.max(self.clock.now()).saturating_add(taken);
         self.ends[self.under_way] = self.free_at;
         self.under_way += 1;
         self.source.start(first, count, buffer);
@@ -216,10 +208,15 @@ impl<'c, W: Weights, M: Fn(&W) -> usize> Simulated<'c, W, M> {
     }
 
     fn charge(&mut self, stage: Stage, seconds: f64) {
-        let taken = nanoseconds(seconds);
-        self.charged[stage as usize] += taken;
-        self.clock.wait_until(self.clock.now() + taken);
+        charge(&mut self.charged, self.clock, stage, seconds);
     }
+}
+
+/// Lets time go by for a part of the work.
+fn charge(charged: &mut [u64; Stage::ALL.len()], clock: &Clock, stage: Stage, seconds: f64) {
+    let taken = nanoseconds(seconds);
+    charged[stage as usize] = charged[stage as usize].saturating_add(taken);
+    clock.wait_until(clock.now().saturating_add(taken));
 }
 
 impl<W: Weights, M: Fn(&W) -> usize> Weights for Simulated<'_, W, M> {
@@ -278,9 +275,7 @@ impl<W: Weights, M: Fn(&W) -> usize> Weights for Simulated<'_, W, M> {
         let memory = memory(weights);
         for (matrix, count) in matrices.into_iter().zip(counts) {
             let batch = if matrix == Matrix::Classifier { pass.logits } else { pass.batch };
-            let taken = nanoseconds(costs.product(tape, matrix, count, batch, memory));
-            charged[stage(matrix) as usize] += taken;
-            clock.wait_until(clock.now() + taken);
+            charge(charged, clock, stage(matrix), costs.product(tape, matrix, count, batch, memory));
         }
         weights.lend(matrices, from)
     }

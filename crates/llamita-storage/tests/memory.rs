@@ -106,7 +106,7 @@ fn no_more_memory_is_used_than_planned() {
         (&tiny[..], &[8 << 20]),
     ] {
         let memories: Vec<_> =
-            sizes.iter().map(|&size| Memory { size, rate: 1e9, read_only: false }).collect();
+            sizes.iter().map(|&size| Memory { size, rate: 1e9, read_only: false, dma: true }).collect();
         let capacity = Capacity { context: 64, batch: 2, logits: 1, cache: CacheFormat::Q8 };
         let (planned, used) = tell(file, &memories, capacity);
         assert!(planned <= sizes.iter().sum(), "{sizes:?}: {planned}");

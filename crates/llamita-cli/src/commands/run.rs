@@ -133,6 +133,7 @@ pub fn run(options: &Options) -> Result<()> {
     let seed = options.sampling.seed.unwrap_or_else(seed_of_the_time);
     let sampler = Sampler::new(options.sampling.settings(), seed)
         .map_err(|error| Error::usage(format_args!("--{error}")))?;
+    options.places.check()?;
     let path = options::one_model(None, options.model.as_deref())?;
     let prompt = options::text(options.prompt.clone().unwrap_or_default(), "prompt")?;
     if let Some(plot) = &options.profile_plot {

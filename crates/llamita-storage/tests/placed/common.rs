@@ -117,7 +117,12 @@ pub fn expected(file: &File, count: usize) -> Told {
 
 /// A file of the tiny model's shape, of floats or of so many bits in groups of 32.
 pub fn shape_of_tiny(bits: Option<u32>) -> Vec<u8> {
+    shape_of_tiny_with(bits, true)
+}
+
+/// The same, with the embedding as the classifier or with one of its own.
+pub fn shape_of_tiny_with(bits: Option<u32>, shared_classifier: bool) -> Vec<u8> {
     let tiny = File::new(include_bytes!("../../../../models/tiny.gguf"));
-    let config = *tiny.tape().config();
+    let config = Config { shared_classifier, ..*tiny.tape().config() };
     bits.map_or_else(|| Gguf::new(&config), |bits| Gguf::device(&config, bits, Some(32))).bytes()
 }

@@ -88,12 +88,16 @@ type Outcome = Result<Told, llamita::Error<Error<Broken>>>;
 
 /// Tells a short story over a faulty medium; `Err` holds an error of loading as well. Returns the reads.
 fn tell(file: &'static File, places: Places, plan: Option<Plan>) -> (Outcome, u64) {
+    tell_tokens(file, places, plan, 2)
+}
+
+fn tell_tokens(file: &'static File, places: Places, plan: Option<Plan>, count: usize) -> (Outcome, u64) {
     let (plan, finished) = (Rc::new(Cell::new(plan)), Rc::new(Cell::new(0)));
     let source =
         Faulty { file: InMemory::new(file.bytes()), plan, finished: Rc::clone(&finished), stalled: 0 };
     let reader = reader(source, &file.tape(), places).with_patience(Patience { tries: 3, stalls: 3 });
     let told = match placed(file.tape(), Home::Streamed(reader), places) {
-        Ok(weights) => story(&mut engine(weights), 2),
+        Ok(weights) => story(&mut engine(weights), count),
         Err(error) => Err(llamita::Error::Weights(error)),
     };
     (told, finished.get())
@@ -150,12 +154,79 @@ fn what_is_read_for_the_first_time_is_verified_by_default() {
     let file: &'static File = Box::leak(Box::new(File::nano()));
     let expected = expected(file, 2);
     let places = Places { verify: Verify::First, ..MIXED };
-    // The reads of loading, and of the first pass with logits.
-    let (_, reads) = tell(file, places, None);
-    for first in 0..reads / 3 {
+    // In the first pass all is read for the first time; what is read ahead then is not.
+    let (_, reads) = tell_tokens(file, places, None, 0);
+    for first in 0..reads - 2 {
         let (told, _) = tell(file, places, Some(Plan { fault: Fault::Corrupt, first, count: 1 }));
         assert!(told.unwrap() == expected, "{first}");
     }
+}
+
+/// A pinned row of the embedding is used before its tensor has been read as the classifier.
+#[test]
+fn a_pinned_embedding_is_verified_before_it_is_used() {
+    let file: &'static File = Box::leak(Box::new(File::nano()));
+    let expected = expected(file, 2);
+    for pinned in [[120_000, 80_000], [400_000, 0]] {
+        let places = Places { pinned, verify: Verify::First, ..MIXED };
+        // In the first pass all is read for the first time; what is read ahead then is not.
+        let (_, reads) = tell_tokens(file, places, None, 0);
+        for first in 0..reads - 2 {
+            let (told, _) = tell(file, places, Some(Plan { fault: Fault::Corrupt, first, count: 1 }));
+            assert!(told.unwrap() == expected, "{pinned:?}, {first}");
+        }
+    }
+}
+
+/// A file that is damaged for good is refused, wherever the damage is: in an embedding that is no classifier, too.
+#[test]
+fn damaged_files_tell_nothing() {
+    for shared in [true, false] {
+        let bytes = crate::common::shape_of_tiny_with(Some(8), shared);
+        let tape = File::new(&bytes).tape();
+        let len = llamita::Tape::len(tape.config());
+        for index in (0..len).step_by(7).chain([1, len - 1]) {
+            let tensor = llamita::Tape::tensor(tape.config(), index);
+            let mut bytes = bytes.clone();
+            // Of the last rows, which no token of the text has.
+            bytes[(tape.entry(tensor).offset + tape.bytes(tensor) - 1) as usize] ^= 4;
+            let file: &'static File = Box::leak(Box::new(File::new(&bytes)));
+            for pinned in [[0, 0], [3_000_000, 0]] {
+                let places = Places { pinned, verify: Verify::First, ..MIXED };
+                let (told, _) = tell(file, places, None);
+                let Err(llamita::Error::Weights(Error::Checksum(_))) = told else {
+                    panic!("a damaged {tensor:?} was used, {shared} {pinned:?}");
+                };
+                let mapped = placed::<Faulty>(file.tape(), Home::Mapped(file.bytes()), places);
+                let told = mapped.map_err(llamita::Error::Weights).and_then(|w| story(&mut engine(w), 1));
+                assert!(matches!(told, Err(llamita::Error::Weights(Error::Checksum(_)))), "{tensor:?}");
+            }
+        }
+    }
+}
+
+/// However many places of a medium fail, a pass is not repeated for ever.
+#[test]
+fn passes_are_repeated_a_few_times() {
+    let file: &'static File = Box::leak(Box::new(File::nano()));
+    let places = Places { verify: Verify::Always, pinned: [0, 0], ..MIXED };
+    let (told, all) = tell(file, places, None);
+    told.unwrap();
+    let (plan, finished) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(0)));
+    let source = Faulty {
+        file: InMemory::new(file.bytes()),
+        plan: Rc::clone(&plan),
+        finished: Rc::clone(&finished),
+        stalled: 0,
+    };
+    let home = Home::Streamed(reader(source, &file.tape(), places));
+    let mut engine = engine(placed(file.tape(), home, places).unwrap());
+    // From some read on all are damaged, each in another way.
+    plan.set(Some(Plan { fault: Fault::Corrupt, first: finished.get() + 7, count: 1 << 40 }));
+    let before = finished.get();
+    let error = engine.forward(&[1, 2, 3], 0, 1).unwrap_err();
+    assert!(matches!(error, llamita::Error::Weights(Error::Checksum(_))), "{error}");
+    assert!(finished.get() - before < 4 * all, "{} reads", finished.get() - before);
 }
 
 #[test]

@@ -25,8 +25,8 @@ fn medium(rate: f64) -> Medium {
 }
 
 const MEMORIES_OF_A_CHIP: [Memory; 2] = [
-    Memory { size: 256 << 10, rate: 1e9, read_only: false },
-    Memory { size: 2 << 20, rate: 80e6, read_only: false },
+    Memory { size: 256 << 10, rate: 1e9, read_only: false, dma: true },
+    Memory { size: 2 << 20, rate: 80e6, read_only: false, dma: true },
 ];
 
 fn board(rate: f64, scale: f64, overlap: bool) -> Board<'static> {
@@ -231,8 +231,8 @@ fn what_does_not_fit_is_said_in_bytes() {
 #[test]
 fn a_model_in_flash_is_used_in_place() {
     let file: &'static File = Box::leak(Box::new(File::nano()));
-    let flash = Memory { size: 8 << 20, rate: 30e6, read_only: true };
-    let slow = Memory { size: 8 << 20, rate: 20e6, read_only: false };
+    let flash = Memory { size: 8 << 20, rate: 30e6, read_only: true, dma: true };
+    let slow = Memory { size: 8 << 20, rate: 20e6, read_only: false, dma: true };
     let memories = [MEMORIES_OF_A_CHIP[0], slow, flash];
     let board = Board { memories: &memories, storage: None, ..board(1e6, 1.0, true) };
     let planned = plan(&Request { in_place: true, ..request(file, true) }, &board).unwrap();

@@ -5,11 +5,11 @@ use llamita::{CacheFormat, Capacity, Config};
 use llamita_convert::Plan as Formats;
 use llamita_convert::plan::{Group, Precision};
 use llamita_kernels::quantized::Quant;
-use llamita_storage::{Board, Costs, Plan, PlanError, Time, plan, predict};
+use llamita_storage::{Board, Costs, Plan, PlanError, Time, predict};
 
 use crate::error::{Error, Result};
 use crate::load::LoadedModel;
-use crate::places;
+use crate::places::{self, Wanted};
 use crate::vocabulary::Vocabulary;
 
 /// A model that there is or could be.
@@ -39,6 +39,8 @@ pub struct Outcome {
     pub prompt: Time,
     /// Tokens of that prompt.
     pub prompt_tokens: usize,
+    /// What a pass takes that confirms four guesses.
+    pub guessed: Time,
 }
 
 /// How a model is to be used.
@@ -92,8 +94,8 @@ impl Variant {
                 Default::default()
             };
             for (name, convert, body, head) in formats {
-                let plan =
-                    Formats::native(&config, body, head, Group::Columns(32)).map_err(Error::failure)?;
+                // Rows may be too long for integers.
+                let Ok(plan) = Formats::native(&config, body, head, Group::Columns(32)) else { continue };
                 // The vocabulary is most of the header, and the tokenizer's index goes with it.
                 let share = vocab_size as f64 / all.vocab_size as f64;
                 let apart = tokenizer.map_or(0, Vocabulary::file_bytes);
@@ -119,28 +121,31 @@ impl Variant {
 
     /// Places it on a board and says what that gives; the inner error is that of the plan.
     pub fn on(&self, board: &Board<'_>, how: Use) -> Result<std::result::Result<Outcome, PlanError>> {
-        let tape = self.tape()?;
-        let capacity = places::capacity(board, &self.config, how.context, how.cache)?;
-        let other = self.other + places::text_bytes(how.context);
-        let request = places::request(tape, self.file, capacity, other, how.in_place, true);
-        let plan = match plan(&request, board) {
-            Ok(plan) => plan,
+        let (tape, other) = (self.tape()?, self.other + places::text_bytes(how.context));
+        let Use { context, cache, in_place, .. } = how;
+        let wanted = Wanted { tape, file: self.file, other, context, cache, logits: 1, in_place, pin: true };
+        let (capacity, plan) = match places::plan(&wanted, board)? {
+            Ok(placed) => placed,
             Err(error) => return Ok(Err(error)),
         };
         let costs =
             Costs { board: *board, config: self.config, cache: how.cache, state_memory: plan.state_in };
         let pass = |position, batch| Pass { position, batch, logits: 1 };
         let prompt_tokens = how.prompt.min(how.context);
-        // As many passes as it takes; all but the last need no logits, which is left aside.
+        // As many passes as it takes, alike; that all but the last need no logits is left aside.
         let passes = prompt_tokens.div_ceil(capacity.batch);
-        let mut prompt = predict(&plan, tape, &costs, pass(0, prompt_tokens.div_ceil(passes)));
-        prompt.total *= passes as f64;
+        let prompt =
+            predict(&plan, tape, &costs, pass(0, prompt_tokens.div_ceil(passes))).times(passes as f64);
+        // Four guesses in a pass.
+        let guessed = Pass { position: how.context / 2, batch: 5, logits: 5 };
+        let guessed = predict(&plan, tape, &costs, guessed);
         Ok(Ok(Outcome {
             capacity,
             plan,
             token: predict(&plan, tape, &costs, pass(how.context / 2, 1)),
             prompt,
             prompt_tokens,
+            guessed,
         }))
     }
 }

@@ -36,12 +36,14 @@ impl Drafting {
         self.draft_tokens.into()
     }
 
+    /// Rows of logits that a pass makes.
+    pub fn logits(&self) -> usize {
+        if self.draft.is_some() { self.most() + 1 } else { 1 }
+    }
+
     /// A capacity with room for the guesses.
     pub fn capacity(&self, capacity: Capacity) -> Capacity {
-        if self.draft.is_none() {
-            return capacity;
-        }
-        let logits = self.most() + 1;
+        let logits = self.logits();
         Capacity { logits, batch: capacity.batch.max(logits), ..capacity }
     }
 

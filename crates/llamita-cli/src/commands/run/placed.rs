@@ -11,7 +11,7 @@ use llamita_kernels::Threads;
 use llamita_storage::simulate::{Faults, Simulated, Throttled};
 use llamita_storage::{
     Costs, FileSource, Finished, Home, InMemory, Lent, MEMORIES, Memory, Placed, Placement, Plan, Reader,
-    Sector, Source, Stats as ReadStats, Verify, plan, predict,
+    Sector, Source, Stats as ReadStats, Verify, predict,
 };
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ use crate::builtin::BuiltIn;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::load::{self, File, LoadedModel};
-use crate::places;
+use crate::places::{self, Wanted};
 use crate::units::{bytes, digits, size};
 use crate::vocabulary::Vocabulary;
 
@@ -30,18 +30,19 @@ use crate::vocabulary::Vocabulary;
 #[derive(clap::Args)]
 #[command(next_help_heading = "Memory and storage")]
 pub struct Places {
-    /// Use no more memory than this for the model, in bytes, or with k, M or G; weights beyond that are read from the
-    /// file for each token
+    /// Use no more memory than this for the model, in bytes, or with k for 1024, M or G; weights beyond that are read
+    /// from the file for each token
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
 
-    /// Keep no weights in memory that are needed once a token
+    /// Read weights from the file for each token: all of them, or with --memory those that it has no room for
     #[arg(long)]
     stream: bool,
 
     /// Imitate this board, one of `llamita boards` or a file: its memories, its storage, its pace
     ///
-    /// The text is the one that the board would tell, and the statistics are those of the board, by a clock of its own.
+    /// The text is the one that the board would tell (to the byte where weights are q8 or q4), and the times are those of
+    /// the board, by a clock of its own.
     #[arg(long, value_name = "NAME|FILE")]
     board: Option<PathBuf>,
 
@@ -53,7 +54,8 @@ pub struct Places {
     #[arg(long, requires = "board")]
     real_time: bool,
 
-    /// Compare weights with their checksums each time that they are read, not only the first
+    /// Compare weights with their checksums each time that they are read, not only the first; with --memory, --stream or
+    /// --board
     #[arg(long)]
     verify: bool,
 }
@@ -62,6 +64,17 @@ impl Places {
     /// Whether weights are to be anywhere else than in memory.
     pub const fn asked(&self) -> bool {
         self.memory.is_some() || self.stream || self.board.is_some()
+    }
+
+    /// Refuses what would have no effect.
+    pub fn check(&self) -> Result<()> {
+        if self.verify && !self.asked() {
+            return Err(Error::usage(
+                "--verify is for weights that are streamed, others are compared once: give --memory, --stream or --board \
+                 with it",
+            ));
+        }
+        Ok(())
     }
 
     /// Whether the time is that of a board.
@@ -172,29 +185,32 @@ pub fn run(job: &Job<'_>) -> Result<()> {
         board.limit(limit);
     }
     let storage = named.as_ref().map(|board| board.storage(places.storage.as_deref())).transpose()?.flatten();
-    let all = [Memory { size: places.memory.unwrap_or(1 << 50), rate: 1e10, read_only: false }];
+    let all = [Memory { size: places.memory.unwrap_or(1 << 50), rate: 1e10, read_only: false, dma: true }];
     let board = named.as_ref().map_or_else(|| places::this_machine(&all), |board| board.with(storage));
 
     let other = places::other_bytes(&model, Some(&vocabulary));
     let text = job.text(&model, &mut vocabulary)?;
-    let capacity = places::capacity(&board, &config, text.context, job.options.cache.format())?;
-    let capacity = job.options.drafting.capacity(capacity);
     let draft_file = job.options.drafting.open()?;
     let mut room = job.options.drafting.room(draft_file.as_ref(), &model, text.context)?;
     let draft_bytes = room.as_ref().map(super::draft::Room::bytes).transpose()?.unwrap_or(0);
-
-    let in_place = named.is_some() && places.storage.is_none() && !places.stream;
-    let pin = !places.stream || places.memory.is_some();
-    let request = places::request(
-        model.tape()?,
-        file.stored_len(),
-        capacity,
-        other + places::text_bytes(text.context) + draft_bytes,
-        in_place,
-        pin,
-    );
-    let name = named.as_ref().map_or("this machine, with that --memory,", |board| &board.name);
-    let planned = plan(&request, &board).map_err(|error| places::explain(error, name, &[]))?;
+    let wanted = Wanted {
+        tape: model.tape()?,
+        file: file.stored_len(),
+        other: other + places::text_bytes(text.context) + draft_bytes,
+        context: text.context,
+        cache: job.options.cache.format(),
+        logits: job.options.drafting.logits(),
+        in_place: named.is_some() && places.storage.is_none() && !places.stream,
+        pin: !places.stream || places.memory.is_some(),
+    };
+    let (capacity, planned) = places::plan(&wanted, &board)?.map_err(|error| match &named {
+        Some(board) => {
+            let model = job.path.display();
+            let advice = format!("`llamita plan {model} --board {}` says", board.name);
+            places::explain(error, &board.name, &[advice])
+        }
+        None => places::explain(error, "this machine, with that --memory,", &[]),
+    })?;
 
     // All memory that was planned, and no more.
     let mut memory = load::memory(&config, capacity)?;
@@ -227,7 +243,7 @@ pub fn run(job: &Job<'_>) -> Result<()> {
     };
     let place = Place {
         planned,
-        tape: request.tape,
+        tape: wanted.tape,
         costs,
         named: named.as_ref(),
         storage: storage.map(|storage| storage.name.as_str()),
@@ -235,7 +251,7 @@ pub fn run(job: &Job<'_>) -> Result<()> {
     if named.is_none() {
         let home = Home::Streamed(reader(source, &planned, clock::nanoseconds)?);
         let weights =
-            Placed::load(request.tape, home, lent, verify, progress).map_err(|error| refuse(&error))?;
+            Placed::load(wanted.tape, home, lent, verify, progress).map_err(|error| refuse(&error))?;
         bar.finish_and_clear();
         let mut engine = model.engine_with(weights, capacity, &mut memory, team)?;
         if job.profiles() {
@@ -256,10 +272,10 @@ pub fn run(job: &Job<'_>) -> Result<()> {
             Home::Streamed(reader(Throttled::new(source, medium, faults, job.seed, clock), &planned, now)?)
         }
     };
-    let weights = Placed::load(request.tape, home, lent, verify, progress).map_err(|error| refuse(&error))?;
+    let weights = Placed::load(wanted.tape, home, lent, verify, progress).map_err(|error| refuse(&error))?;
     bar.finish_and_clear();
     let from = planned.mapped.unwrap_or(planned.buffers_in);
-    let weights = Simulated::new(weights, request.tape, costs, clock, move |weights: &Placed<'_, _>| {
+    let weights = Simulated::new(weights, wanted.tape, costs, clock, move |weights: &Placed<'_, _>| {
         weights.memory().unwrap_or(from)
     });
     let mut engine = model.engine_with(weights, capacity, &mut memory, team)?;

@@ -170,7 +170,7 @@ pub struct Stats {
 /// What drafts were worth.
 #[derive(Clone, Copy, Serialize)]
 pub struct Drafted {
-    /// Passes over the weights after the prompt.
+    /// Passes that gave tokens, the last of the prompt included.
     pub passes: usize,
     /// Tokens that were proposed.
     pub proposed: usize,
