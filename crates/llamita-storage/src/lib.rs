@@ -26,6 +26,8 @@ mod placed;
 mod plan;
 mod portions;
 mod reader;
+#[cfg(feature = "sd")]
+pub mod sd;
 mod sector;
 #[cfg(feature = "std")]
 pub mod simulate;
