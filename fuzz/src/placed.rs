@@ -66,14 +66,7 @@ impl Source for Scripted<'_> {
 
 /// Runs a model from places, over reads that fail by a script, and from memory. Where both compute, they agree, but for
 /// files without checksums whose reads were damaged.
-pub fn compare(
-    bytes: &[u8],
-    pinned: [u8; 2],
-    buffer: u8,
-    buffers: u8,
-    script: &[u8],
-    always: bool,
-) {
+pub fn compare(bytes: &[u8], pinned: [u8; 2], buffer: u8, buffers: u8, script: &[u8], always: bool) {
     let mut sectors = vec![Sector::ZERO; Sector::count(bytes.len() as u64)];
     sectors.as_mut_slice().as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
     let bytes = &sectors.as_bytes()[..bytes.len()];

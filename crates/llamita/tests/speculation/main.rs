@@ -1,17 +1,18 @@
 //! Drafts: whoever guesses, and whatever goes wrong, the text is the one that there would be without; and the
 //! passes are as few as the guesses are good.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod doubles;
 
-use std::fmt;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::File;
-use llamita::weights::{Matrix, Norm};
+use doubles::{Failing, Oracle, Random, Unplugged};
 use llamita::{
     CacheFormat, Capacity, Config, Draft, DraftModel, Engine, Error, Generation, Kernels, Lookup, Model,
-    Resident, Rows, Sampler, Settings, Solo, Speculation, State, Stop, Tokenizer, Weights, state_len,
+    Resident, Sampler, Settings, Solo, Speculation, State, Stop, Tokenizer, Weights, state_len,
 };
 
 const GREEDY: Settings = Settings { temperature: 0.0, top_k: 0, top_p: 0.9, min_p: 0.0, repeat_penalty: 1.0 };
@@ -95,33 +96,6 @@ fn tell<W: Weights>(
     assert_eq!(chosen, speculation.passes + speculation.accepted);
     assert!(speculation.accepted <= speculation.proposed);
     (Told { tokens: given, stop, sampler: format!("{sampler:?}") }, speculation)
-}
-
-/// Proposes random tokens.
-struct Random(u32);
-
-impl Draft for Random {
-    fn propose(&mut self, _: &[u32], _: &Sampler, out: &mut [u32]) -> usize {
-        for token in out.iter_mut() {
-            self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            *token = self.0 >> 22;
-        }
-        out.len()
-    }
-}
-
-/// Knows the text, or how to miss it: what it knows goes through a function.
-struct Oracle<'t>(&'t [u32], fn(usize, u32) -> u32);
-
-impl Draft for Oracle<'_> {
-    fn propose(&mut self, text: &[u32], _: &Sampler, out: &mut [u32]) -> usize {
-        assert_eq!(text, &self.0[..text.len()], "a draft sees the text that was chosen");
-        let rest = &self.0[text.len()..];
-        for (i, (out, &token)) in out.iter_mut().zip(rest).enumerate() {
-            *out = (self.1)(text.len() + i, token);
-        }
-        rest.len().min(out.len())
-    }
 }
 
 const TRUE: fn(usize, u32) -> u32 = |_, token| token;
@@ -334,7 +308,7 @@ fn a_draft_model_forgets_what_was_wrong() {
                 assert_eq!(propose(draft, &text[..len]).len(), count, "{len}");
             }
             // A token that it does not have.
-            assert_eq!(propose(draft, &[1, 1024, 1]), []);
+            assert_eq!(propose(draft, &[1, 1024, 1]), [] as [u32; 0]);
             assert_eq!(propose(draft, &[1, 1]).len(), 5);
         });
     });
@@ -450,53 +424,6 @@ fn odd_drafts_are_no_harm() {
             assert_eq!((&told, speculation.proposed > 0), (&expected, proposed), "{count} times {token}");
         }
     });
-}
-
-/// What a card that is pulled out says.
-#[derive(Debug, PartialEq)]
-struct Unplugged;
-
-impl fmt::Display for Unplugged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the card is gone")
-    }
-}
-
-impl std::error::Error for Unplugged {}
-
-/// Weights that fail at every call whose number from 1 is a multiple of `every`.
-struct Failing<'a> {
-    resident: Resident<'a>,
-    calls: usize,
-    every: usize,
-}
-
-impl Weights for Failing<'_> {
-    type Error = Unplugged;
-
-    fn config(&self) -> &Config {
-        self.resident.config()
-    }
-
-    fn norm(&self, norm: Norm) -> &[f32] {
-        self.resident.norm(norm)
-    }
-
-    fn embed(&mut self, token: u32, out: &mut [f32]) -> Result<(), Unplugged> {
-        self.resident.embed(token, out).map_err(|_| Unplugged)
-    }
-
-    fn lend<const N: usize>(
-        &mut self,
-        matrices: [Matrix; N],
-        from: [usize; N],
-    ) -> Result<[Rows<'_>; N], Unplugged> {
-        self.calls += 1;
-        if self.calls.is_multiple_of(self.every) {
-            return Err(Unplugged);
-        }
-        self.resident.lend(matrices, from).map_err(|_| Unplugged)
-    }
 }
 
 #[test]
