@@ -149,32 +149,28 @@ fn a_fault_at_any_read_ends_well_or_in_the_right_error() {
     }
 }
 
-#[test]
-fn what_is_read_for_the_first_time_is_verified_by_default() {
+/// Damages each of the reads up to the end of the first pass, in which all is read for the first time.
+fn verify_first(places: Places) {
     let file: &'static File = Box::leak(Box::new(File::nano()));
     let expected = expected(file, 2);
-    let places = Places { verify: Verify::First, ..MIXED };
-    // In the first pass all is read for the first time; what is read ahead then is not.
+    // What is read ahead at the end is not of that pass.
     let (_, reads) = tell_tokens(file, places, None, 0);
     for first in 0..reads - 2 {
         let (told, _) = tell(file, places, Some(Plan { fault: Fault::Corrupt, first, count: 1 }));
-        assert!(told.unwrap() == expected, "{first}");
+        assert!(told.unwrap() == expected, "{places:?}, {first}");
     }
+}
+
+#[test]
+fn what_is_read_for_the_first_time_is_verified_by_default() {
+    verify_first(Places { verify: Verify::First, ..MIXED });
 }
 
 /// A pinned row of the embedding is used before its tensor has been read as the classifier.
 #[test]
 fn a_pinned_embedding_is_verified_before_it_is_used() {
-    let file: &'static File = Box::leak(Box::new(File::nano()));
-    let expected = expected(file, 2);
     for pinned in [[120_000, 80_000], [400_000, 0]] {
-        let places = Places { pinned, verify: Verify::First, ..MIXED };
-        // In the first pass all is read for the first time; what is read ahead then is not.
-        let (_, reads) = tell_tokens(file, places, None, 0);
-        for first in 0..reads - 2 {
-            let (told, _) = tell(file, places, Some(Plan { fault: Fault::Corrupt, first, count: 1 }));
-            assert!(told.unwrap() == expected, "{pinned:?}, {first}");
-        }
+        verify_first(Places { pinned, verify: Verify::First, ..MIXED });
     }
 }
 

@@ -89,7 +89,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a model is read from.
 pub enum ModelSource {
     File(FileSource),
-    Program(InMemory<'static, Vec<Sector>>),
+    Program(Box<InMemory<'static, Vec<Sector>>>),
 }
 
 impl Source for ModelSource {
@@ -222,7 +222,7 @@ pub fn run(job: &Job<'_>) -> Result<()> {
     let whole = planned.mapped.map(|_| File::open_as_is(job.path, Placement::Mapped)).transpose()?;
     let clock = clock::of_board(places.real_time);
     let source = match BuiltIn::find(job.path) {
-        Some(model) => ModelSource::Program(InMemory::new(model.bytes())),
+        Some(model) => ModelSource::Program(Box::new(InMemory::new(model.bytes()))),
         None => ModelSource::File(FileSource::open(job.path, PATIENCE)?),
     };
     let lent = Lent { norms: &mut norms, pinned: pinned.each_mut().map(|pinned| &mut pinned[..]) };
