@@ -381,4 +381,9 @@ mod tests {
     fn the_reference_conforms() {
         check(Kernels::SCALAR).unwrap();
     }
+
+    #[test]
+    fn products_by_words_conform() {
+        check(Kernels::WORDS).unwrap();
+    }
 }

@@ -1,7 +1,7 @@
 //! The choice of an implementation.
 
 use crate::quantized::{Input, MAX_COLUMNS};
-use crate::{Cache, LANES, Panel, Rows, scalar};
+use crate::{Cache, LANES, Panel, Rows, scalar, words};
 
 /// One implementation of every kernel, for a CPU that has been seen to support it.
 ///
@@ -12,6 +12,8 @@ pub struct Kernels(Unit);
 #[derive(Clone, Copy, Debug)]
 enum Unit {
     Scalar,
+    /// That, but for quantized products.
+    Words,
     #[cfg(target_arch = "x86_64")]
     Avx2(crate::arch::avx2::Avx2),
     #[cfg(target_arch = "aarch64")]
@@ -24,7 +26,7 @@ enum Unit {
 macro_rules! call {
     ($kernels:expr, $name:ident($($arg:expr),*)) => {
         match $kernels.0 {
-            Unit::Scalar => scalar::$name($($arg),*),
+            Unit::Scalar | Unit::Words => scalar::$name($($arg),*),
             #[cfg(target_arch = "x86_64")]
             Unit::Avx2(unit) => unit.$name($($arg),*),
             #[cfg(target_arch = "aarch64")]
@@ -38,6 +40,9 @@ macro_rules! call {
 impl Kernels {
     /// The reference, for any CPU.
     pub const SCALAR: Self = Self(Unit::Scalar);
+
+    /// For CPUs without vectors: the reference, but for quantized products, which take fewer instructions.
+    pub const WORDS: Self = Self(Unit::Words);
 
     /// The fastest implementation for this CPU.
     ///
@@ -55,13 +60,15 @@ impl Kernels {
             all(target_arch = "wasm32", target_feature = "simd128")
         )))]
         let unit = None;
-        Self(unit.unwrap_or(Unit::Scalar))
+        Self(unit.unwrap_or(Unit::Words))
     }
 
     /// What the implementation uses, in a word.
     pub const fn name(self) -> &'static str {
         match self.0 {
             Unit::Scalar => "scalar",
+            Unit::Words if cfg!(llamita_dsp) => "dsp",
+            Unit::Words => "words",
             #[cfg(target_arch = "x86_64")]
             Unit::Avx2(_) => "avx2",
             #[cfg(target_arch = "aarch64")]
@@ -99,6 +106,9 @@ impl Kernels {
             }
         };
         assert!(fits, "operands of one shape");
+        if let Unit::Words = self.0 {
+            return words::matmul(w, x, out, add);
+        }
         call!(self, matmul(w, x, out, add))
     }
 

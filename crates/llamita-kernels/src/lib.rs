@@ -16,6 +16,7 @@ pub mod quantized;
 mod rows;
 mod scalar;
 mod team;
+mod words;
 
 pub use cache::{Cache, CacheFormat, CacheMut};
 pub use kernels::Kernels;
