@@ -40,7 +40,7 @@ pub fn stories() -> Result<Outcome> {
         Err(missing) => return Ok(missing),
     };
     let stories = Stories::prepare()?;
-    for (flags, unit) in [("", "scalar"), (SIMD128, "simd128")] {
+    for (flags, unit) in [("", "words"), (SIMD128, "simd128")] {
         let flags = format!("{flags} {STACK}");
         stories.compare("wasm", Some(unit), || module(&target, &stories::EXAMPLE, &flags, STORY))?;
     }
