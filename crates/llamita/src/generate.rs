@@ -120,6 +120,23 @@ impl<'g, 'a, W: Weights, T: Team> Generation<'g, 'a, W, T> {
         Ok(Some(self.tokens[self.len - 1]))
     }
 
+    /// Computes a batch of a prompt that has more than one, and says whether it did. [`Self::next`] computes
+    /// all that are left; this is for callers who have something to look after between them, such as a watchdog.
+    ///
+    /// # Errors
+    /// If the pass fails; the call can be repeated.
+    pub fn prefill(&mut self) -> Result<bool, Error<W::Error>> {
+        let batch = self.engine.state().capacity().batch;
+        // The logits of all but the last batch are what nobody needs.
+        if self.chosen - self.computed <= batch {
+            return Ok(false);
+        }
+        let next = self.computed + batch;
+        self.engine.forward(&self.tokens[self.computed..next], self.computed, 0)?;
+        self.computed = next;
+        Ok(true)
+    }
+
     /// Why no token can be chosen, if so.
     fn end(&self) -> Option<Stop> {
         if self.ended {
@@ -135,13 +152,7 @@ impl<'g, 'a, W: Weights, T: Team> Generation<'g, 'a, W, T> {
 
     /// Chooses a token, and further ones as long as they are those that were drafted.
     fn pass(&mut self) -> Result<(), Error<W::Error>> {
-        // All but the last batch of the prompt, whose logits nobody needs.
-        let batch = self.engine.state().capacity().batch;
-        while self.chosen - self.computed > batch {
-            let next = self.computed + batch;
-            self.engine.forward(&self.tokens[self.computed..next], self.computed, 0)?;
-            self.computed = next;
-        }
+        while self.prefill()? {}
         let single = self.chosen - self.computed == 1;
         let clock = self.drafting.as_ref().and_then(|drafting| drafting.clock);
         let now = || clock.map_or(0, |clock| clock());

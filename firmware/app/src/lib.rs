@@ -1,0 +1,95 @@
+//! llamita on a board: a console on a serial port, and stories of a model from flash or from a card.
+//!
+//! A board implements [`Machine`], lends its memory, and calls [`run`]. All else is the same on every board: finding
+//! the models, placing one in the memory that there is, the console with its commands, and the errors, after each of
+//! which the console lives on. What a person types is a line; a host program asks for JSON by `/json on` and gets an
+//! object a line.
+//!
+//! Beside the memory that is lent, it takes stack: 24 KiB are enough, and 60 KiB more while `/selftest` runs.
+//!
+//! ```no_run
+//! use llamita_firmware::{Lent, Machine, NoCard, run};
+//! use llamita_storage::Sector;
+//!
+//! fn main_loop(board: &mut impl Machine, memory: &mut [Sector], flash: &[u8]) {
+//!     run(board, Lent { memory, mapped: Some(flash) }, None::<&NoCard>);
+//! }
+//! ```
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod app;
+mod arena;
+mod check;
+mod command;
+mod editor;
+mod load;
+mod models;
+mod place;
+mod port;
+mod stats;
+mod tell;
+mod text;
+
+use core::convert::Infallible;
+
+use llamita_storage::Sector;
+use llamita_storage::sd::{Block, BlockCount, BlockDevice, BlockIdx};
+
+/// What the application needs of a board.
+pub trait Machine {
+    /// Serial port. Reads are asked for only when one is ready.
+    type Console: embedded_io::Read + embedded_io::ReadReady + embedded_io::Write;
+
+    /// The port.
+    fn console(&mut self) -> &mut Self::Console;
+
+    /// A counter that never goes back: cycles, or instructions on an emulator.
+    fn ticks() -> u64;
+
+    /// Ticks of a second.
+    const TICKS_PER_SECOND: u64;
+
+    /// What the board is called.
+    const NAME: &'static str;
+
+    /// Tells the watchdog that all is well; called at least once a token and while waiting for keys.
+    fn feed(&mut self) {}
+}
+
+/// What the board lends.
+pub struct Lent<'m> {
+    /// All memory for a model: state, buffers, pinned weights, tokenizer index, tokens (aligned sectors).
+    pub memory: &'m mut [Sector],
+    /// A model in memory-mapped flash, if there is one.
+    pub mapped: Option<&'m [u8]>,
+}
+
+/// The card of a board that has none, for [`run`].
+#[derive(Clone, Copy, Debug)]
+pub enum NoCard {}
+
+impl BlockDevice for NoCard {
+    type Error = Infallible;
+
+    fn read(&self, _: &mut [Block], _: BlockIdx) -> Result<(), Infallible> {
+        match *self {}
+    }
+
+    fn write(&self, _: &[Block], _: BlockIdx) -> Result<(), Infallible> {
+        match *self {}
+    }
+
+    fn num_blocks(&self) -> Result<BlockCount, Infallible> {
+        match *self {}
+    }
+}
+
+/// Runs the console until the host asks to end it by `/quit`, or for ever.
+///
+/// The only model that there is is loaded at once; of several, one is chosen by `/model`.
+pub fn run<M: Machine, D: BlockDevice>(machine: &mut M, lent: Lent<'_>, card: Option<&D>) {
+    app::App::new(machine, lent.mapped, card).run(lent.memory);
+}

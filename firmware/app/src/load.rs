@@ -1,0 +1,288 @@
+//! From a file to a model that is ready to tell.
+
+use core::fmt;
+
+use llamita::format::FormatError;
+use llamita::weights::{Entry, Tape};
+use llamita::{Engine, Kernels, Model, Solo, State, Tokenizer};
+use llamita_storage::sd::{BlockDevice, Extent, Extents, SdSource, Shared};
+use llamita_storage::{Home, Lent, MEMORIES, Placed, PlanError, Reader, SECTOR, Sector, Source, Verify};
+use zerocopy::IntoBytes;
+
+use crate::Machine;
+use crate::app::{App, Next};
+use crate::arena::{Arena, Short};
+use crate::check;
+use crate::models::{FLASH, Name};
+use crate::place::{Places, Wanted, tokens_len};
+use crate::port::Told;
+
+/// Pieces of a file on the card, at most.
+pub(crate) const PIECES: usize = 64;
+/// Sectors of a file to begin with.
+const FIRST_READ: usize = 8;
+/// How often the header is read where that fails.
+const TRIES: u32 = 3;
+/// Tensors of a layer, and those that belong to none.
+const TENSORS: (usize, usize) = (Tape::LAYER.len(), 3);
+
+/// What a model on a card is read from.
+pub(crate) type CardSource<'s, D> = SdSource<'s, Shared<'s, D>, &'s mut [Sector]>;
+
+/// A model that is ready.
+pub(crate) struct Session<'s, D: BlockDevice> {
+    pub name: &'s str,
+    pub engine: Engine<'s, Placed<'s, CardSource<'s, D>>, Solo>,
+    pub tokenizer: Tokenizer<'s>,
+    /// Room for the tokens of a text.
+    pub tokens: &'s mut [u32],
+    pub places: Places,
+    /// Where it is on the card, if it is read from there.
+    pub streamed: Option<Extents<'s>>,
+}
+
+/// Where a model is.
+#[derive(Clone, Copy)]
+enum Origin<'s> {
+    Flash(&'s [u8]),
+    Card(Extents<'s>),
+}
+
+impl Origin<'_> {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Flash(file) => file.len() as u64,
+            Self::Card(extents) => extents.len(),
+        }
+    }
+}
+
+/// A model that cannot be loaded: its name, and why.
+struct Refused<'e>(&'e str, &'e dyn fmt::Display);
+
+impl fmt::Display for Refused<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0, self.1)
+    }
+}
+
+impl<'c, M: Machine, D: BlockDevice> App<'_, 'c, M, D> {
+    /// Loads a model, and runs the console with it until something else is to be done.
+    pub fn load(&mut self, memory: &mut [Sector], name: &Name) -> Next {
+        self.port.feed();
+        let next = match self.flash.filter(|_| name == FLASH) {
+            Some(file) => self.with_header(name, Origin::Flash(file), file, memory),
+            None => self.load_from_card(memory, name),
+        };
+        next.unwrap_or(Next::Idle)
+    }
+
+    fn refuse(&mut self, name: &str, error: &dyn fmt::Display) -> Told {
+        self.port.refuse(&Refused(name, error))
+    }
+
+    fn load_from_card(&mut self, memory: &mut [Sector], name: &str) -> Result<Next, Told> {
+        let Some(card) = self.card else {
+            return Err(
+                self.refuse(name, &"this board has no card, only its flash: /models lists what it has")
+            );
+        };
+        let mut pieces = [Extent::EMPTY; PIECES];
+        let extents = Extents::find(card, name, &mut pieces).map_err(|error| self.refuse(name, &error))?;
+        let len = self.read_header(card, extents, name, memory)?;
+        let (header, memory) = memory.split_at_mut(len.div_ceil(SECTOR));
+        let header: &[Sector] = header;
+        self.with_header(name, Origin::Card(extents), &header.as_bytes()[..len], memory)
+    }
+
+    /// Reads the header to the begin of the memory, and returns its length.
+    fn read_header(
+        &mut self,
+        card: &D,
+        extents: Extents<'_>,
+        name: &str,
+        memory: &mut [Sector],
+    ) -> Result<usize, Told> {
+        let all = extents.len().div_ceil(SECTOR as u64);
+        let room = memory.len();
+        if room == 0 {
+            return Err(self.refuse(name, &Short("the header with the vocabulary", SECTOR as u64, 0)));
+        }
+        let mut wanted = FIRST_READ;
+        loop {
+            // No more than there is memory for.
+            let count = (wanted.min(room) as u64).min(all) as usize;
+            let len = self.read(card, extents, name, &mut memory[..count])?;
+            self.port.feed();
+            match Model::read_header(&memory.as_bytes()[..len], extents.len()) {
+                Ok(model) => return Ok(model.header_len().min(len as u64) as usize),
+                Err(FormatError::Truncated { .. }) if (count as u64) < all => {
+                    if count == room {
+                        let left = (room * SECTOR) as u64;
+                        return Err(
+                            self.refuse(name, &Short("the header with the vocabulary", left + 1, left))
+                        );
+                    }
+                    wanted *= 2;
+                }
+                Err(error) => return Err(self.refuse(name, &error)),
+            }
+        }
+    }
+
+    /// Reads the first sectors of a file; some more times where that fails.
+    fn read(
+        &mut self,
+        card: &D,
+        extents: Extents<'_>,
+        name: &str,
+        memory: &mut [Sector],
+    ) -> Result<usize, Told> {
+        let mut tries = 1;
+        loop {
+            let mut source = SdSource::new(Shared(card), extents);
+            source.start(0, memory.len(), &mut *memory);
+            match source.finish().map(|finished| finished.outcome) {
+                Some(Ok(len)) => return Ok(len),
+                Some(Err(error)) if tries == TRIES => {
+                    let text = format_args!("{error}: check the card and its contacts, then /model again");
+                    return Err(self.refuse(name, &text));
+                }
+                _ => tries += 1,
+            }
+        }
+    }
+
+    /// Lends memory for the tape, no more than that of a model with a few times the layers.
+    fn with_header(
+        &mut self,
+        name: &str,
+        origin: Origin<'_>,
+        header: &[u8],
+        memory: &mut [Sector],
+    ) -> Result<Next, Told> {
+        let model = Model::read_header(header, origin.len()).map_err(|error| self.refuse(name, &error))?;
+        match model.config().n_layers {
+            0..=6 => self.with_entries::<{ 6 * TENSORS.0 + TENSORS.1 }>(name, origin, &model, header, memory),
+            7..=16 => {
+                self.with_entries::<{ 16 * TENSORS.0 + TENSORS.1 }>(name, origin, &model, header, memory)
+            }
+            17..=48 => {
+                self.with_entries::<{ 48 * TENSORS.0 + TENSORS.1 }>(name, origin, &model, header, memory)
+            }
+            layers => {
+                let text =
+                    format_args!("the model has {layers} layers, expected at most 48: take a smaller one");
+                Err(self.refuse(name, &text))
+            }
+        }
+    }
+
+    // In the stack of its caller the memory of every size would be at once.
+    #[inline(never)]
+    fn with_entries<const N: usize>(
+        &mut self,
+        name: &str,
+        origin: Origin<'_>,
+        model: &Model<'_>,
+        header: &[u8],
+        memory: &mut [Sector],
+    ) -> Result<Next, Told> {
+        let mut entries = [Entry::EMPTY; N];
+        let entries = &mut entries[..Tape::len(model.config())];
+        let tape = model.tape(entries).map_err(|error| self.refuse(name, &error))?;
+        let mut session = self.prepare(name, origin, model, tape, header, memory)?;
+        Ok(self.console(Some(&mut session)))
+    }
+
+    /// Places the model in the memory.
+    #[inline(never)]
+    fn prepare<'s>(
+        &mut self,
+        name: &'s str,
+        origin: Origin<'s>,
+        model: &Model<'s>,
+        tape: Tape<'s>,
+        header: &[u8],
+        memory: &'s mut [Sector],
+    ) -> Result<Session<'s, D>, Told>
+    where
+        'c: 's,
+    {
+        let kernels = Kernels::detect();
+        if !check::agrees(kernels) {
+            let text = "the arithmetic does not agree with its reference: /selftest says more, the program is damaged or \
+                        built for another chip";
+            return Err(self.refuse(name, &text));
+        }
+        let config = *model.config();
+        let mut arena = Arena::new(memory);
+
+        let vocabulary = model.vocabulary().map_err(|error| self.refuse(name, &error))?;
+        let Some(vocabulary) = vocabulary else {
+            let text = "the file has no vocabulary: make a GGUF file of it with `llamita convert`";
+            return Err(self.refuse(name, &text));
+        };
+        let index_len = vocabulary.index_len();
+        let index = arena.numbers(index_len, "the tokenizer's index");
+        let index = index.map_err(|error| self.refuse(name, &error))?;
+        let tokenizer = Tokenizer::from_gguf(&vocabulary, index).map_err(|error| {
+            let text = format_args!("{error}: the file is damaged, copy it anew");
+            self.refuse(name, &text)
+        })?;
+
+        let wanted = Wanted {
+            tape,
+            file: origin.len(),
+            mapped: matches!(origin, Origin::Flash(_)),
+            memory: arena.left(),
+            context: self.options.context,
+            cache: self.options.cache,
+        };
+        let (capacity, plan) = wanted.place().map_err(|error| match error {
+            PlanError::Memory(missing, what) => {
+                let text = format_args!(
+                    "there is too little memory: {missing} bytes are missing for {what}; take a smaller model"
+                );
+                self.refuse(name, &text)
+            }
+            error => self.refuse(name, &error),
+        })?;
+
+        let mut take = || {
+            let tokens = arena.numbers(tokens_len(capacity.context), "the tokens of a text")?;
+            let buffer =
+                arena.sectors(if plan.mapped.is_some() { 0 } else { plan.buffer / SECTOR }, "a buffer")?;
+            let single = arena.sectors(plan.single / SECTOR, "a row of the embedding")?;
+            let norms = arena.numbers(plan.norms as usize / size_of::<f32>(), "the norms")?;
+            let state =
+                arena.numbers(plan.state as usize / size_of::<f32>(), "activations, keys and values")?;
+            let pinned = arena.sectors(plan.pinning.room[0] as usize / SECTOR, "the weights")?;
+            Ok::<_, Short>((tokens, [buffer, single], norms, state, pinned))
+        };
+        let (tokens, [buffer, single], norms, state, pinned) =
+            take().map_err(|error| self.refuse(name, &error))?;
+        // In flash the header takes no memory.
+        let header_len = if plan.mapped.is_some() { 0 } else { header.len() };
+        let vocabulary = header_len + size_of::<u32>() * index_len;
+        let places = Places::new(capacity, &plan, vocabulary, origin.len(), arena.left());
+
+        let (home, streamed) = match (origin, self.card) {
+            (Origin::Card(extents), Some(card)) => {
+                let source = SdSource::new(Shared(card), extents);
+                let reader = Reader::new(source, [buffer], single).with_clock(M::ticks);
+                (Home::Streamed(reader), Some(extents).filter(|_| plan.streamed > 0))
+            }
+            (Origin::Flash(file), _) => (Home::Mapped(file), None),
+            // It was found there.
+            (Origin::Card(_), None) => return Err(self.refuse(name, &"there is no card any more: /models")),
+        };
+        let mut lent = Lent { norms, pinned: <[&mut [Sector]; MEMORIES]>::default() };
+        lent.pinned[0] = pinned;
+        let weights = Placed::load(tape, home, lent, Verify::First, |_, _| self.port.feed());
+        let weights = weights.map_err(|error| self.refuse(name, &error))?;
+        let state = State::new(&config, capacity, state).map_err(|error| self.refuse(name, &error))?;
+        let engine = Engine::new(weights, state, Solo, kernels);
+        Ok(Session { name, engine, tokenizer, tokens, places, streamed })
+    }
+}

@@ -1,0 +1,135 @@
+//! How much of a model there is memory for.
+
+use llamita::weights::Tape;
+use llamita::{CacheFormat, Capacity, LANES, state_len};
+use llamita_storage::{Board, Cycles, Medium, Memory, Plan, PlanError, Request, SECTOR, plan};
+
+/// Tokens of a pass, at most.
+const BATCH: usize = 8;
+
+/// Memory that is enough for reads of the longer kind.
+const ROOMY: u64 = 256 << 10;
+
+/// Numbers of tokens beyond the context that a text has: the last one is not computed, and with one more the text ends
+/// because the context does.
+const BEYOND: usize = 2;
+
+/// What is to be placed.
+pub(crate) struct Wanted<'t> {
+    pub tape: Tape<'t>,
+    /// Bytes of the file.
+    pub file: u64,
+    /// Whether it is in memory-mapped flash.
+    pub mapped: bool,
+    /// Bytes of memory that are left for it.
+    pub memory: u64,
+    /// The longest text.
+    pub context: usize,
+    pub cache: CacheFormat,
+}
+
+/// Numbers of memory for the tokens of a text.
+pub(crate) const fn tokens_len(context: usize) -> usize {
+    context.saturating_add(BEYOND)
+}
+
+impl Wanted<'_> {
+    /// Places the model with the context that was asked for, or the longest that there is memory for. Passes have as many
+    /// tokens as take no more than a sixteenth of the memory beside what one takes.
+    pub fn place(&self) -> Result<(Capacity, Plan), PlanError> {
+        let context = self.context.min(self.tape.config().seq_len);
+        let state =
+            |batch| state_len(self.tape.config(), self.capacity(context, batch)).map_err(PlanError::State);
+        let limit = state(1)? as u64 + self.memory / 16 / size_of::<f32>() as u64;
+        let mut batch = BATCH;
+        while batch > 1 && state(batch)? as u64 > limit {
+            batch /= 2;
+        }
+        loop {
+            match self.with(context, batch) {
+                Err(PlanError::Memory(..)) if batch > 1 => batch /= 2,
+                Err(PlanError::Memory(..)) if context > LANES => break,
+                placed => return placed,
+            }
+        }
+        // A context of `LANES * low` has a place, one of `LANES * high` has none.
+        let (mut low, mut high) = (1, context.div_ceil(LANES));
+        let mut placed = self.with(LANES, 1)?;
+        while high - low > 1 {
+            let middle = low.midpoint(high);
+            match self.with(LANES * middle, 1) {
+                Ok(found) => (placed, low) = (found, middle),
+                Err(PlanError::Memory(..)) => high = middle,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(placed)
+    }
+
+    const fn capacity(&self, context: usize, batch: usize) -> Capacity {
+        Capacity { context, batch, logits: 1, cache: self.cache }
+    }
+
+    fn with(&self, context: usize, batch: usize) -> Result<(Capacity, Plan), PlanError> {
+        const CYCLES: Cycles = Cycles { f32: 1.0, f16: 1.0, q8: 1.0, q4: 1.0, float: 1.0, exp: 1.0 };
+        let best_read = if self.memory >= ROOMY { 16 << 10 } else { 8 << 10 };
+        // Only where something is counts here, not how long it takes.
+        let medium = Medium { rate: 1.0, latency: 0.0, best_read, overlap: false };
+        let memory = Memory { size: self.memory, rate: 2.0, read_only: false, dma: true };
+        let flash = Memory { size: self.file, rate: 1.0, read_only: true, dma: false };
+        let memories = [memory, flash];
+        let memories = if self.mapped { &memories[..] } else { &memories[..1] };
+        let board = Board { clock: 1.0, cores: 1, cycles: CYCLES, memories, storage: Some(medium) };
+        let capacity = self.capacity(context, batch);
+        // The tokens, and sectors that norms, state and tokens do not fill.
+        let other = 4 * tokens_len(context) as u64 + 3 * SECTOR as u64;
+        // A card keeps its reader waiting, so that more than one buffer would be none the better.
+        let request = Request {
+            tape: self.tape,
+            file: self.file,
+            capacity,
+            other,
+            buffers: 1,
+            in_place: self.mapped,
+            pin: true,
+        };
+        plan(&request, &board).map(|plan| (capacity, plan))
+    }
+}
+
+/// Where the parts of a model are, in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Places {
+    pub capacity: Capacity,
+    /// Of its file.
+    pub file: u64,
+    /// Header with the vocabulary, and the tokenizer's index.
+    pub vocabulary: u64,
+    /// Activations, keys and values, and the tokens of a text.
+    pub state: u64,
+    /// For what is read, and for norms.
+    pub buffers: u64,
+    pub pinned: u64,
+    /// Used for each token where they are: read from the card, or in flash.
+    pub home: u64,
+    /// Whether that is the flash.
+    pub mapped: bool,
+    /// Of the memory that was lent.
+    pub free: u64,
+}
+
+impl Places {
+    pub fn new(capacity: Capacity, plan: &Plan, vocabulary: usize, file: u64, free: u64) -> Self {
+        Self {
+            capacity,
+            file,
+            vocabulary: vocabulary as u64,
+            state: plan.state + 4 * tokens_len(capacity.context) as u64,
+            buffers: plan.buffers_len() + plan.norms,
+            pinned: plan.pinned.iter().sum(),
+            home: plan.streamed,
+            mapped: plan.mapped.is_some(),
+            free,
+        }
+    }
+}
