@@ -73,6 +73,7 @@ pub fn check(kernels: Kernels) -> Result<usize, Mismatch> {
     Ok(suite.compared)
 }
 
+// Each of its checks has a frame of its own: all in that of `check` would be together what one takes at a time.
 struct Suite {
     kernels: Kernels,
     compared: usize,
@@ -110,6 +111,7 @@ impl Suite {
     }
 
     /// Functions of vectors of `size` elements, `offset` elements into an array.
+    #[inline(never)]
     fn vectors(&mut self, size: usize, offset: usize) -> Result<(), Mismatch> {
         let (kernels, scalar) = (self.kernels, Kernels::SCALAR);
         let place = offset..offset + size;
@@ -157,6 +159,7 @@ impl Suite {
 
     /// Infinities, zeros of both signs and what is not a number, in every lane: the sampler looks at what
     /// becomes of them.
+    #[inline(never)]
     fn odd_numbers(&mut self) -> Result<(), Mismatch> {
         let (kernels, scalar) = (self.kernels, Kernels::SCALAR);
         for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0] {
@@ -201,6 +204,7 @@ impl Suite {
     }
 
     /// Products of all formats, whole and cut in two, alone and in a batch.
+    #[inline(never)]
     fn products(&mut self, rows: usize, columns: usize, batch: usize) -> Result<(), Mismatch> {
         let w: [f32; 40 * 43] = self.fill(1.0);
         let x: [f32; 17 * 43] = self.fill(1.0);
@@ -253,6 +257,7 @@ impl Suite {
 
     /// Products of quantized weights, whole and cut in two, alone and in a batch; every byte occurs but the one
     /// that eight bits do not use.
+    #[inline(never)]
     fn quantized_products(&mut self, layout: Layout, batch: usize) -> Result<(), Mismatch> {
         let Layout { quant, rows, columns, group } = layout;
         let (padded, groups) = (layout.padded(), layout.groups());
@@ -323,22 +328,30 @@ impl Suite {
         Ok(())
     }
 
+    #[inline(never)]
     fn attention(&mut self, head_size: usize, len: usize) -> Result<(), Mismatch> {
         const POSITIONS: usize = 72;
         let positions = len.div_ceil(LANES) * LANES;
         let q: [f32; 64] = self.fill(1.0);
         let q = &q[..head_size];
         let cached = ..head_size * positions;
-        let keys: [f32; 64 * POSITIONS] = self.fill(2.0);
-        let values: [f32; 64 * POSITIONS] = self.fill(2.0);
+        // Filled in place: copies of them would take the most of all memory.
+        let mut numbers = [0.0; 2 * 64 * POSITIONS];
+        numbers.fill_with(|| self.number(2.0));
+        let (keys, values) = numbers.split_at(64 * POSITIONS);
         let floats = [Cache::F32(&keys[cached]), Cache::F32(&values[cached])];
         self.attention_of("attention", q, floats, len)?;
 
-        let integers = [keys, values].map(|numbers| numbers.map(|x| (x * 64.0) as i8));
+        let mut integers = [0; 2 * 64 * POSITIONS];
+        for (integer, number) in integers.iter_mut().zip(&numbers) {
+            *integer = (number * 64.0) as i8;
+        }
+        let (keys, values) = integers.split_at(64 * POSITIONS);
         let scales: [f32; 2 * POSITIONS] = self.fill(0.02);
         let scales = scales.map(|scale| (scale.to_bits() >> 16) as u16);
         let scales = [&scales[..POSITIONS], &scales[POSITIONS..]];
-        let caches = [0, 1].map(|i| Cache::Q8 { values: &integers[i][cached], scales: scales[i] });
+        let caches = [(keys, scales[0]), (values, scales[1])];
+        let caches = caches.map(|(values, scales)| Cache::Q8 { values: &values[cached], scales });
         self.attention_of("attention (q8)", q, caches, len)
     }
 
