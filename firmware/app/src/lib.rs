@@ -5,7 +5,9 @@
 //! which the console lives on. What a person types is a line; a host program asks for JSON by `/json on` and gets an
 //! object a line.
 //!
-//! Beside the memory that is lent, it takes stack: 24 KiB are enough, and 60 KiB more while `/selftest` runs.
+//! Beside the memory that is lent, it takes stack: 32 KiB are enough for models of up to 16 layers, 44 KiB for those of
+//! 48, which is the most, and 72 KiB while `/selftest` runs (measured on x86-64, 2026). A self-test takes some seconds
+//! on a slow board, in which the watchdog is not fed.
 //!
 //! ```no_run
 //! use llamita_firmware::{Lent, Machine, NoCard, run};

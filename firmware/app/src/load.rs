@@ -271,7 +271,9 @@ impl<'c, M: Machine, D: BlockDevice> App<'_, 'c, M, D> {
             (Origin::Card(extents), Some(card)) => {
                 let source = SdSource::new(Shared(card), extents);
                 let reader = Reader::new(source, [buffer], single).with_clock(M::ticks);
-                (Home::Streamed(reader), Some(extents).filter(|_| plan.streamed > 0))
+                // An embedding that is no classifier is never pinned.
+                let reads = plan.streamed > 0 || !config.shared_classifier;
+                (Home::Streamed(reader), Some(extents).filter(|_| reads))
             }
             (Origin::Flash(file), _) => (Home::Mapped(file), None),
             // It was found there.

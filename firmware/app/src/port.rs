@@ -69,8 +69,13 @@ impl<'m, M: Machine> Port<'m, M> {
         came.then_some(key[0])
     }
 
-    /// Sends what was written.
+    /// Sends what was written, now.
     pub fn flush(&mut self) {
+        self.send();
+        let _ = self.machine.console().flush();
+    }
+
+    fn send(&mut self) {
         let console = self.machine.console();
         let mut rest = &self.out[..];
         while !rest.is_empty() {
@@ -79,7 +84,6 @@ impl<'m, M: Machine> Port<'m, M> {
                 Ok(count) => rest = rest.get(count..).unwrap_or_default(),
             }
         }
-        let _ = console.flush();
         self.out.clear();
     }
 
@@ -124,7 +128,7 @@ impl<M: Machine> Write for Port<'_, M> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for &byte in text.as_bytes() {
             if self.out.is_full() {
-                self.flush();
+                self.send();
             }
             let _ = self.out.push(byte);
         }

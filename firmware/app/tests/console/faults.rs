@@ -75,6 +75,31 @@ fn files_of_every_kind_are_refused_by_name() {
 }
 
 #[test]
+fn no_header_is_the_end_of_the_console() {
+    let header = llamita::Model::read(NANO.bytes()).unwrap().header_len() as usize;
+    let mut random = 1_u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    for round in 0..300 {
+        let mut file = NANO.bytes().to_vec();
+        for _ in 0..=round % 4 {
+            // The shape is at the begin, the tensors are at the end.
+            let at = [next(900), header - 1 - next(3000), next(header)][next(3)];
+            file[at] = [0, 0xff, next(256) as u8, file[at] ^ 1 << next(8)][next(4)];
+        }
+        let card = Card::with(&[("odd.gguf", &file)]);
+        for memory in [120 << 10, 1 << 20] {
+            let lines = ["/steps 9", "Once", "/model", "/bench"];
+            // That it comes to its end is enough, the texts of the parsers have tests of their own.
+            shown(memory, None, Some(&card), lines.map(line));
+            shown(memory, Some(&file), None::<&NoCard>, lines.map(line));
+        }
+    }
+}
+
+#[test]
 fn no_model_anywhere_is_told() {
     let none = shown(
         64 << 10,
