@@ -187,6 +187,29 @@ fn batches_of_a_prompt_do_not_change_what_follows() {
     }
 }
 
+#[test]
+fn a_prompt_that_is_computed_pass_by_pass_changes_nothing() {
+    let file = random_model(&CONFIG);
+    for len in [1, 4, 5, 8, 9, 13] {
+        let (expected, _) = continuation(&file, &prompt(len), len + 6, [NEVER; 2]);
+        for most in 0..5 {
+            let told = file.with_weights(|weights| {
+                with_text(weights, CAPACITY, &prompt(len), len + 6, [NEVER; 2], |mut text| {
+                    let passes = (0..most).take_while(|_| text.prefill().unwrap()).count();
+                    // The last batch is the one that gives a token.
+                    assert_eq!(passes, most.min((len - 1) / CAPACITY.batch));
+                    assert_eq!(text.tokens(), prompt(len));
+                    let first = text.next().unwrap();
+                    assert_eq!(text.prefill(), Ok(false));
+                    let rest = std::iter::from_fn(|| text.next().unwrap());
+                    first.into_iter().chain(rest).collect::<Vec<_>>()
+                })
+            });
+            assert_eq!(told, expected, "a prompt of {len}, {most} passes by themselves");
+        }
+    }
+}
+
 /// What a card that is pulled out says.
 #[derive(Debug, PartialEq)]
 struct Unplugged;
