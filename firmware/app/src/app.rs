@@ -309,12 +309,12 @@ impl<'m, 'c, M: Machine, D: BlockDevice> App<'m, 'c, M, D> {
             return;
         }
         port.say(format_args!(
-            "{name}: {layers} layers of {dim}, {vocabulary_size} tokens, a context of {context}, keys and values {cache}, \
-             passes of up to {batch}"
+            "{name}: {layers} layers of {dim}, {vocabulary_size} tokens, a context of {context}, keys and values \
+             {cache}, passes of up to {batch}"
         ));
         port.say(format_args!(
-            "{state} bytes for the state, {vocabulary} for the vocabulary, {buffers} for buffers and norms, {pinned} for \
-             pinned weights, {free} free; a token takes {home} bytes from the {from}"
+            "{state} bytes for the state, {vocabulary} for the vocabulary, {buffers} for buffers and norms, {pinned} \
+             for pinned weights, {free} free; a token takes {home} bytes from the {from}"
         ));
     }
 

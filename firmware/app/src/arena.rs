@@ -21,8 +21,8 @@ impl fmt::Display for Short {
         let Self(what, needed, left) = self;
         write!(
             f,
-            "there is too little memory: {what} needs {needed} bytes, {left} are left; take a smaller model, or a shorter \
-             /context"
+            "there is too little memory: {what} needs {needed} bytes, {left} are left; take a smaller model, or a \
+             shorter /context"
         )
     }
 }

@@ -211,8 +211,8 @@ impl<'c, M: Machine, D: BlockDevice> App<'_, 'c, M, D> {
     {
         let kernels = Kernels::detect();
         if !check::agrees(kernels) {
-            let text = "the arithmetic does not agree with its reference: /selftest says more, the program is damaged or \
-                        built for another chip";
+            let text = "the arithmetic does not agree with its reference: /selftest says more, the program is damaged \
+                        or built for another chip";
             return Err(self.refuse(name, &text));
         }
         let config = *model.config();

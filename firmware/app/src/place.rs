@@ -34,8 +34,8 @@ pub(crate) const fn tokens_len(context: usize) -> usize {
 }
 
 impl Wanted<'_> {
-    /// Places the model with the context that was asked for, or the longest that there is memory for. Passes have as many
-    /// tokens as take no more than a sixteenth of the memory beside what one takes.
+    /// Places the model with the context that was asked for, or the longest that there is memory for. Passes have as
+    /// many tokens as take no more than a sixteenth of the memory beside what one takes.
     pub fn place(&self) -> Result<(Capacity, Plan), PlanError> {
         let context = self.context.min(self.tape.config().seq_len);
         let state =

@@ -125,7 +125,7 @@ impl<M: Machine, D: BlockDevice> App<'_, '_, M, D> {
                     retries: after.retries - read.retries,
                 };
                 self.last = Some(stats);
-                self.tell_stats("end");
+                self.tell_stats(if way.aloud { "end" } else { "bench" });
                 Ok(None)
             }
             Err(error) => {
@@ -140,8 +140,8 @@ impl<M: Machine, D: BlockDevice> App<'_, '_, M, D> {
         }
     }
 
-    /// Whether a model that is read for each token is still where it was found. Weights are compared with their checksums
-    /// once, so that another card would only be noticed by its stories.
+    /// Whether a model that is read for each token is still where it was found. Weights are compared with their
+    /// checksums once, so that another card would only be noticed by its stories.
     fn is_same_card(&self, session: &Session<'_, D>) -> bool {
         let (Some(extents), Some(card)) = (session.streamed, self.card) else { return true };
         let mut pieces = [Extent::EMPTY; crate::load::PIECES];

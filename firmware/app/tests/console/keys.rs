@@ -89,3 +89,40 @@ fn ctrl_c_stops_a_story() {
     assert!(whole.starts_with(story) && story.len() < 60, "{story}");
     assert_eq!(shown.story(4), told("Once", 0.0, 1, 30, CacheFormat::Q8));
 }
+
+#[test]
+fn noise_is_no_end() {
+    let mut random = 7_u32;
+    let mut next = |below: u32| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 8) % below
+    };
+    let words = [
+        "/temp ",
+        "/json on\r",
+        "/json off\r",
+        "/model ",
+        "/kv q8",
+        "0",
+        " 1",
+        "\x1b[A",
+        "\x03",
+        "\r",
+        "é",
+        "/plan\r",
+    ];
+    let mut noise = b"/steps 3\r".to_vec();
+    for _ in 0..3000 {
+        match next(3) {
+            0 => noise.push(next(256) as u8),
+            1 => noise.push(b' ' + next(95) as u8),
+            _ => noise.extend(words[next(words.len() as u32) as usize].bytes()),
+        }
+    }
+    let after =
+        ["\x15/json off", "/model flash", "/kv q8", "/temp 0", "/steps 30", "/topp 0.9", "/topk 0", "Once"];
+    let mut steps = vec![keys(noise)];
+    steps.extend(after.map(line));
+    let shown = shown(300 << 10, Some(NANO.bytes()), None::<&NoCard>, steps);
+    assert_eq!(shown.story(8), told("Once", 0.0, 1, 30, CacheFormat::Q8));
+}
