@@ -1,0 +1,7 @@
+//! The screen on panels in memory: pictures, text against a naive layout, costs, and failures.
+
+mod cost;
+mod failures;
+mod panel;
+mod pictures;
+mod text;

@@ -1,0 +1,139 @@
+//! Pictures, pixel by pixel. `UPDATE_GOLDEN=1 cargo test` writes them anew; then look at them.
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::PathBuf;
+
+use embedded_graphics::geometry::Size;
+use embedded_graphics::pixelcolor::RgbColor;
+use llamita_display::Screen;
+
+use crate::panel::Panel;
+
+const STORY: &[&str] = &[
+    "Once", " upon", " a", " time", ",", " there", " was", " a", " little", " ll", "ama", " named", " Zo",
+    "é", ".", " She", " lived", " in", " a", " caf", "é", " by", " the", " big", " red", " barn", ".", "\n",
+    "One", " day", ",", " Zo", "é", " found", " a", " shin", "y", " but", "ton", ".", " “", "Oh", "!”",
+    " she", " said", ".", " “", "It", " is", " so", " pre", "tty", "!”",
+];
+
+/// Of all three channels a byte, as PNG has them.
+fn bytes(panel: &Panel) -> Vec<u8> {
+    let wide = |value: u8, max: u8| (u16::from(value) * 255 / u16::from(max)) as u8;
+    panel
+        .pixels
+        .iter()
+        .flat_map(|pixel| [wide(pixel.r(), 31), wide(pixel.g(), 63), wide(pixel.b(), 31)])
+        .collect()
+}
+
+fn compare(panel: &Panel, name: &str) {
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("png");
+    let Size { width, height } = panel.size;
+    let pixels = bytes(panel);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut encoder = png::Encoder::new(File::create(&path).unwrap(), width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_compression(png::Compression::High);
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+        return;
+    }
+    let file =
+        File::open(&path).unwrap_or_else(|error| panic!("{}: {error}; UPDATE_GOLDEN=1?", path.display()));
+    let mut reader = png::Decoder::new(BufReader::new(file)).read_info().unwrap();
+    let mut golden = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut golden).unwrap();
+    assert_eq!((info.width, info.height, info.color_type), (width, height, png::ColorType::Rgb), "{name}");
+    let differing = pixels.chunks(3).zip(golden.chunks(3)).filter(|(a, b)| a != b).count();
+    assert_eq!(differing, 0, "{name}: that many pixels differ");
+}
+
+fn screen(width: u32, height: u32) -> Screen<Panel> {
+    let mut screen = Screen::new(Panel::new(width, height));
+    screen.start("stories15M").unwrap();
+    screen
+}
+
+fn story(width: u32, height: u32, tokens: usize) -> Panel {
+    let mut screen = screen(width, height);
+    for (i, token) in STORY.iter().cycle().take(tokens).enumerate() {
+        screen.push(token).unwrap();
+        screen.status(12.34, i as u32 + 1).unwrap();
+    }
+    screen.release()
+}
+
+#[test]
+fn stories_under_way() {
+    for (width, height, tokens) in
+        [(320, 240, STORY.len()), (240, 135, 40), (128, 64, 19), (480, 320, STORY.len()), (135, 240, 43)]
+    {
+        compare(&story(width, height, tokens), &format!("story-{width}x{height}"));
+    }
+}
+
+#[test]
+fn a_page_that_turned() {
+    compare(&story(240, 135, 2 * STORY.len()), "turned-240x135");
+}
+
+#[test]
+fn loading() {
+    for (width, height) in [(320, 240), (128, 64)] {
+        let mut screen = screen(width, height);
+        screen.note("reading the card").unwrap();
+        for done in 0..=40 {
+            screen.progress(done * 153_600, 15_360_000).unwrap();
+        }
+        let in_steps = screen.release();
+        compare(&in_steps, &format!("loading-{width}x{height}"));
+
+        let mut screen = self::screen(width, height);
+        screen.note("reading the card").unwrap();
+        // It ends where it would have gone at once, whatever was shown before.
+        for done in [70, 71, 40] {
+            screen.progress(done, 100).unwrap();
+        }
+        assert!(in_steps.pixels == screen.release().pixels);
+    }
+}
+
+#[test]
+fn an_error() {
+    let mut screen = screen(240, 135);
+    screen.push("Once upon a time").unwrap();
+    screen
+        .message("The model on the card ends early: it has 9437184 bytes of 15237452. Copy it again and /load it, or choose another one by /model.")
+        .unwrap();
+    screen.note("press a key").unwrap();
+    compare(screen.target(), "error-240x135");
+}
+
+/// After whatever was shown, a new story looks as the first one did.
+#[test]
+fn nothing_is_left_behind() {
+    for (width, height) in [(128, 64), (320, 240), (240, 320)] {
+        let mut first = screen(width, height);
+        first.push("One").unwrap();
+
+        let mut later = Screen::new(Panel::new(width, height));
+        later.start("a model with a very, very long name that no panel has the room for").unwrap();
+        later.progress(3, 7).unwrap();
+        later.push("story").unwrap();
+        later.status(f32::INFINITY, u32::MAX).unwrap();
+        later.message(&"error ".repeat(500)).unwrap();
+        later.start("stories15M").unwrap();
+        later.status(f32::NAN, 1).unwrap();
+        later.message("error").unwrap();
+        later.clear().unwrap();
+        later.push("One").unwrap();
+        // The llama may be in another pose; what has no width moves it on.
+        let same = (0..4).any(|_| {
+            later.push("\u{200b}").unwrap();
+            later.target().pixels == first.target().pixels
+        });
+        assert!(same, "{width}x{height}");
+    }
+}
