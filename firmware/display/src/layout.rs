@@ -3,7 +3,7 @@
 use embedded_graphics::geometry::{Point, Size};
 use embedded_graphics::mono_font::MonoFont;
 use embedded_graphics::mono_font::iso_8859_1::{
-    FONT_5X8, FONT_6X12, FONT_7X14, FONT_8X13_BOLD, FONT_9X18, FONT_9X18_BOLD,
+    FONT_5X7, FONT_5X8, FONT_6X12, FONT_7X14, FONT_8X13_BOLD, FONT_9X18, FONT_9X18_BOLD,
 };
 use embedded_graphics::primitives::Rectangle;
 
@@ -40,7 +40,7 @@ pub struct Fonts {
 }
 
 /// 128x64 and the like: every row counts.
-static TINY: Fonts = Fonts { title: FONT_6X12, text: FONT_5X8, status: FONT_5X8, llama: &SMALL, leading: 0 };
+static TINY: Fonts = Fonts { title: FONT_6X12, text: FONT_5X8, status: FONT_5X7, llama: &SMALL, leading: 0 };
 /// 240x135, 160x128.
 static SLIM: Fonts =
     Fonts { title: FONT_8X13_BOLD, text: FONT_6X12, status: FONT_6X12, llama: &LARGE, leading: 0 };
