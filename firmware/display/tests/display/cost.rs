@@ -84,6 +84,9 @@ fn progress_is_cheap() {
     assert_eq!(drawn(100), drawn(30_000));
     println!("{} pixels a percent", drawn(100) / 100);
     assert!(drawn(100) <= 100 * 900);
+    // A leap is the bar, two llamas and three digits.
+    let bar = (320 - 2 * 24) * 8;
+    assert!(drawn(1) <= bar + 2 * 24 * 24 + 3 * 7 * 14, "{}", drawn(1));
 }
 
 /// What stays the same is not drawn again.

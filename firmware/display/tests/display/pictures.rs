@@ -100,6 +100,16 @@ fn loading() {
     }
 }
 
+/// With the llama in mid-stride.
+#[test]
+fn loading_on() {
+    let mut screen = screen(240, 135);
+    for percent in [5, 86, 87] {
+        screen.progress(percent, 100).unwrap();
+    }
+    compare(screen.target(), "loading-240x135");
+}
+
 #[test]
 fn an_error() {
     let mut screen = screen(240, 135);
@@ -109,6 +119,33 @@ fn an_error() {
         .unwrap();
     screen.note("press a key").unwrap();
     compare(screen.target(), "error-240x135");
+}
+
+/// A message that is longer than the panel ends with dots, whatever follows.
+#[test]
+fn long_messages_are_cut() {
+    let show = |message: &str| {
+        let mut screen = screen(240, 135);
+        screen.message(message).unwrap();
+        screen.release().pixels
+    };
+    let rows = 7;
+    let fitting = format!("{}line..", "line\n".repeat(rows - 1));
+    assert!(show(&"line\n".repeat(rows)) == show(&format!("{}line", "line\n".repeat(rows - 1))));
+    assert!(show(&"line\n".repeat(rows + 1)) == show(&fitting));
+    assert!(show(&"line\n".repeat(50)) == show(&fitting));
+    assert!(show(&format!("{}line {}", "line\n".repeat(rows - 1), "x".repeat(100))) == show(&fitting));
+}
+
+/// Started again, the screen shows the same status again.
+#[test]
+fn status_after_a_start() {
+    let mut screen = screen(240, 135);
+    screen.status(1.0, 2).unwrap();
+    let first = screen.target().pixels.clone();
+    screen.start("stories15M").unwrap();
+    screen.status(1.0, 2).unwrap();
+    assert!(screen.target().pixels == first);
 }
 
 /// After whatever was shown, a new story looks as the first one did.
