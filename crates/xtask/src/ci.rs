@@ -3,9 +3,9 @@
 mod bare;
 mod host;
 mod neon;
-mod report;
+pub mod report;
 mod stories;
-mod target;
+pub mod target;
 pub mod tools;
 mod wasm;
 
@@ -15,6 +15,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::builder::PossibleValuesParser;
 
+use crate::firmware;
 use report::{Outcome, Report};
 
 /// Run every check of the project; stop at the first that fails.
@@ -52,6 +53,7 @@ const PLAN: &[Step] = &[
     Step { name: "stories", check: stories::native },
     Step { name: "wasm-stories", check: wasm::stories },
     Step { name: "neon-stories", check: neon::stories },
+    Step { name: "firmware", check: firmware::check },
     Step { name: "fuzz", check: host::fuzz },
 ];
 

@@ -13,8 +13,12 @@ use crate::ci::tools::{cargo, output, root};
 pub struct Options {}
 
 /// The stories: the end of their files' names, and the arguments of `llamita run`.
-const STORIES: [(&str, &[&str]); 2] =
-    [("greedy", &["-t", "0"]), ("seed42", &["-t", "0.8", "-s", "42", "The llama was hungry."])];
+const STORIES: [(&str, &[&str]); 3] = [
+    ("greedy", &["-t", "0"]),
+    // With keys and values of eight bits, as boards keep them.
+    ("greedy-q8", &["-t", "0", "--kv", "q8"]),
+    ("seed42", &["-t", "0.8", "-s", "42", "The llama was hungry."]),
+];
 
 /// Write them.
 pub fn run(_: &Options) -> Result<()> {

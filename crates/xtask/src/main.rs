@@ -1,6 +1,7 @@
 //! The project's chores, run as `cargo xtask COMMAND`.
 
 mod ci;
+mod firmware;
 mod golden;
 mod random_model;
 
@@ -13,6 +14,8 @@ use clap::Parser;
 #[command(name = "xtask", bin_name = "cargo xtask")]
 enum Chore {
     Ci(ci::Options),
+    #[command(subcommand)]
+    Firmware(firmware::Task),
     Golden(golden::Options),
     RandomModel(random_model::Options),
 }
@@ -20,6 +23,7 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Ci(options) => ci::run(&options),
+        Chore::Firmware(task) => firmware::run(&task),
         Chore::Golden(options) => golden::run(&options),
         Chore::RandomModel(options) => random_model::run(&options),
     };

@@ -9,6 +9,9 @@ use super::tools::{cargo, root, run, rustflags};
 /// The fuzz targets have a workspace of their own, where their flags reach nothing else.
 const FUZZ: &str = "fuzz/Cargo.toml";
 
+/// So has every board, and what boards have in common.
+const FIRMWARE: [&str; 4] = ["app", "qemu", "qemu-cortex-m", "qemu-riscv"];
+
 /// What no program of the workspace uses, but chips do.
 const CARDS: [&str; 2] = ["--features", "llamita-storage/sd"];
 
@@ -17,6 +20,12 @@ pub fn format() -> Result<Outcome> {
     run(cargo("fmt").args(["--all", "--check"]))?;
     if root().join(FUZZ).exists() {
         run(cargo("fmt").args(["--check", "--manifest-path", FUZZ]))?;
+    }
+    for name in FIRMWARE {
+        let manifest = format!("firmware/{name}/Cargo.toml");
+        if root().join(&manifest).exists() {
+            run(cargo("fmt").args(["--check", "--manifest-path", &manifest]))?;
+        }
     }
     Ok(Outcome::Passed)
 }

@@ -43,7 +43,9 @@ impl Target {
         let others = distribution.is_file().then(|| Compiler::ask(distribution.into())).transpose()?;
         let from_source = [Some(default), others].into_iter().flatten().find(Compiler::can_build_libraries);
         Ok(from_source.map(|compiler| {
-            let borrow = triple.starts_with("wasm32") && !compiler.linker().is_file() && linker.is_file();
+            // Programs without an operating system are linked with Rust's own linker.
+            let own = matches!(library, Library::Core);
+            let borrow = own && !compiler.linker().is_file() && linker.is_file();
             let linker = borrow.then_some(linker);
             Self { triple, library, from_source: Some(compiler.program), linker }
         }))

@@ -1,0 +1,137 @@
+//! `cargo xtask firmware`: llamita's programs for boards, built, measured, and run where there is an emulator.
+
+mod board;
+mod card;
+mod emulator;
+mod size;
+mod story;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::ci::report::Outcome;
+use crate::ci::tools::run as run_command;
+use board::{Board, Place, Tools};
+
+/// Build the programs for boards, measure them, run them in emulators.
+#[derive(clap::Subcommand)]
+pub enum Task {
+    Run(RunOptions),
+    Size(SizeOptions),
+}
+
+/// Have an emulated board tell a story.
+///
+/// Without a prompt the story must be the one in models/golden, to the byte.
+#[derive(clap::Args)]
+pub struct RunOptions {
+    /// The board.
+    board: Name,
+
+    /// Have this text continued, by temperature 0, and compare with nothing.
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+
+    /// Put the model on the card, from which what has no room in memory is read for every token [default: in flash].
+    #[arg(long)]
+    streamed: bool,
+
+    /// The model, up to 2 MB in flash; others than the default are compared with nothing.
+    #[arg(long, value_name = "PATH", default_value = story::MODEL)]
+    model: PathBuf,
+
+    /// Connect this terminal to the board's serial port, and type nothing; /quit ends it.
+    #[arg(long, conflicts_with = "prompt")]
+    console: bool,
+}
+
+/// Tell the bytes of code, constants and memory of every board's program.
+#[derive(clap::Args)]
+pub struct SizeOptions {}
+
+/// Boards by the name of their folder.
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    QemuCortexM,
+    QemuRiscv,
+}
+
+impl Name {
+    const fn board(self) -> &'static Board {
+        match self {
+            Self::QemuCortexM => &board::CORTEX_M,
+            Self::QemuRiscv => &board::RISCV,
+        }
+    }
+}
+
+/// Do what was asked for.
+pub fn run(task: &Task) -> Result<()> {
+    match task {
+        Task::Run(options) => tell(options),
+        Task::Size(_) => {
+            for board in board::ALL {
+                let program = found(Tools::find(board)?)?.build()?;
+                println!("{}: {}", board.name, size::measure(&program)?);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn tell(options: &RunOptions) -> Result<()> {
+    let board = options.board.board();
+    let place = if options.streamed { Place::Card } else { Place::Flash };
+    ensure!(place == Place::Flash || board.has_card, "{} has no card: leave out --streamed", board.name);
+    let tools = found(Tools::find(board)?)?;
+    let program = tools.build()?;
+    let media = tempfile::tempdir()?;
+    let mut command = tools.emulate(&program, &options.model, place, media.path())?;
+    if options.console {
+        return run_command(&mut command);
+    }
+    let told = story::tell(command, options.prompt.as_deref().unwrap_or_default())?;
+    println!("\n{}: {told}, {}", board.name, told.instructions(board)?);
+    if options.prompt.is_none() && options.model.as_os_str() == story::MODEL {
+        told.compare()?;
+        println!("the story is that of {}", story::GOLDEN);
+    }
+    Ok(())
+}
+
+/// The step of `cargo xtask ci`: every board's program has a size that it may have, and tells the story that it must.
+pub fn check() -> Result<Outcome> {
+    for board in board::ALL {
+        let tools = match Tools::find(board)? {
+            Ok(tools) => tools,
+            Err(outcome) => return Ok(outcome),
+        };
+        let program = tools.build()?;
+        let size = size::measure(&program)?;
+        println!("{}: {size}", board.name);
+        size.check()?;
+        for place in [Place::Flash, Place::Card] {
+            if place == Place::Card && !board.has_card {
+                continue;
+            }
+            let media = tempfile::tempdir()?;
+            let command = tools.emulate(&program, story::MODEL.as_ref(), place, media.path())?;
+            let told = story::tell(command, "")?;
+            told.compare()?;
+            ensure!(place == Place::Flash || told.read > 0, "{}: nothing was read from the card", board.name);
+            println!("\n{}, model {place}: {told}, {}", board.name, told.instructions(board)?);
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
+/// What there is; what is missing is an error here.
+fn found(tools: Result<Tools, Outcome>) -> Result<Tools> {
+    match tools {
+        Ok(tools) => Ok(tools),
+        Err(Outcome::Missing(remedy) | Outcome::Skipped(remedy) | Outcome::Failed(remedy)) => bail!(remedy),
+        Err(Outcome::Passed) => bail!("nothing is missing, and nothing was found"),
+    }
+}

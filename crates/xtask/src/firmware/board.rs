@@ -1,0 +1,161 @@
+//! The boards, and how their programs are built and started.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::card;
+use crate::ci::report::Outcome;
+use crate::ci::target::{Library, Target};
+use crate::ci::tools::{is_installed, root, run, rustflags};
+
+/// A board that is emulated.
+pub struct Board {
+    /// Of its folder.
+    pub name: &'static str,
+    pub has_card: bool,
+    /// Instructions of a tick of its clock, when each takes a nanosecond.
+    pub instructions_per_tick: u64,
+    triple: &'static str,
+    emulator: &'static str,
+    /// Debian's package of the emulator.
+    package: &'static str,
+    /// What the emulator is to be.
+    machine: &'static [&'static str],
+    /// Where the model's header is in flash. The program has the same number.
+    flash: u64,
+}
+
+/// A Cortex-M4 with its model in flash.
+pub const CORTEX_M: Board = Board {
+    name: "qemu-cortex-m",
+    has_card: false,
+    instructions_per_tick: 40,
+    triple: "thumbv7em-none-eabihf",
+    emulator: "qemu-system-arm",
+    package: "qemu-system-arm",
+    machine: &["-machine", "mps2-an386"],
+    flash: 0x0020_0000,
+};
+
+/// A RISC-V without floats, with a card.
+pub const RISCV: Board = Board {
+    name: "qemu-riscv",
+    has_card: true,
+    instructions_per_tick: 1,
+    triple: "riscv32imac-unknown-none-elf",
+    emulator: "qemu-system-riscv32",
+    package: "qemu-system-misc",
+    // Without firmware of another's before the program.
+    machine: &["-machine", "sifive_u", "-bios", "none"],
+    flash: 0x8020_0000,
+};
+
+pub const ALL: [&Board; 2] = [&CORTEX_M, &RISCV];
+
+/// Bytes of flash for a model and its header.
+const FLASH_SIZE: usize = 2 << 20;
+/// The model's distance from its header.
+const FLASH_OFFSET: usize = 64;
+
+/// Where the model is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Flash,
+    Card,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flash => "in flash",
+            Self::Card => "on the card",
+        })
+    }
+}
+
+/// What compiles for a board, and runs it.
+pub struct Tools {
+    board: &'static Board,
+    target: Target,
+}
+
+impl Tools {
+    /// Look for the tools, or say what is missing.
+    pub fn find(board: &'static Board) -> Result<Result<Self, Outcome>> {
+        if !is_installed(board.emulator) {
+            let remedy = format!("install {} (Debian: {})", board.emulator, board.package);
+            return Ok(Err(Outcome::Missing(remedy)));
+        }
+        let target = Target::find(board.triple, Library::Core)?;
+        let missing = || Outcome::Missing(format!("rustup target add {}", board.triple));
+        Ok(target.map(|target| Self { board, target }).ok_or_else(missing))
+    }
+
+    /// Compile the program; returns where it is.
+    pub fn build(&self) -> Result<PathBuf> {
+        let folder = root().join("firmware").join(self.board.name);
+        // Boards share what they can, beside what the workspace has built.
+        let built = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+        let built = root().join(built).join("firmware");
+        let mut command = self.target.cargo("build");
+        // The board's own settings for cargo are found from its folder only.
+        command.current_dir(&folder).arg("--release").arg("--target-dir").arg(&built);
+        run(command.env("RUSTFLAGS", rustflags("-D warnings")))?;
+        Ok(built.join(self.board.triple).join("release").join(format!("llamita-{}", self.board.name)))
+    }
+
+    /// A call of the emulator, with the model where it is to be. What it is made of is put into a folder.
+    pub fn emulate(&self, program: &Path, model: &Path, place: Place, folder: &Path) -> Result<Command> {
+        let path = root().join(model);
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut command = Command::new(self.board.emulator);
+        command.args(self.board.machine);
+        // Every instruction takes a nanosecond, and every run as many of them.
+        command.args(["-icount", "shift=0"]);
+        // The program ends the emulator by a debugger's request.
+        command.args(["-semihosting", "-display", "none", "-monitor", "none"]);
+        // Ctrl-C is the board's, to stop a story.
+        command.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
+        command.arg("-kernel").arg(program);
+        let name = path.file_name().context("a model has a name")?.to_string_lossy();
+        match place {
+            Place::Flash => {
+                let image = folder.join("flash.bin");
+                fs::write(&image, flash(&bytes)?)?;
+                let address = format!(",addr={:#x},force-raw=on", self.board.flash);
+                command.arg("-device").arg(option("loader,file=", &image, &address));
+            }
+            Place::Card => {
+                let image = folder.join("card.img");
+                fs::write(&image, card::with_file(&name, &bytes)?)?;
+                command.arg("-drive").arg(option("file=", &image, ",if=sd,format=raw"));
+            }
+        }
+        Ok(command)
+    }
+}
+
+/// An option of the emulator with a path in it, whose commas are doubled.
+fn option(before: &str, path: &Path, behind: &str) -> OsString {
+    format!("{before}{}{behind}", path.to_string_lossy().replace(',', ",,")).into()
+}
+
+/// A model as it lies in flash: behind a header that tells its length.
+fn flash(model: &[u8]) -> Result<Vec<u8>> {
+    let len = FLASH_OFFSET + model.len();
+    ensure!(
+        len <= FLASH_SIZE,
+        "the model with its header has {len} bytes, flash has {FLASH_SIZE}: take a smaller one"
+    );
+    let mut flash = vec![0; FLASH_OFFSET];
+    flash[..4].copy_from_slice(b"LLMF");
+    flash[8..16].copy_from_slice(&(model.len() as u64).to_le_bytes());
+    flash.extend_from_slice(model);
+    Ok(flash)
+}

@@ -1,0 +1,86 @@
+//! Stories that boards tell, and what is known of them.
+
+use std::fmt;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::board::Board;
+use super::emulator::Emulator;
+use crate::ci::tools::root;
+
+/// The model of which a story is known.
+pub const MODEL: &str = "models/nano.gguf";
+/// The story: boards keep keys and values in eight bits.
+pub const GOLDEN: &str = "models/golden/nano-greedy-q8.txt";
+
+/// What the board says when it waits for a line.
+const PROMPT: &str = "\n> ";
+
+/// What was told.
+pub struct Told {
+    story: String,
+    /// Of the board's clock, for each token after the first.
+    ticks_per_token: u64,
+    /// Bytes that were read for it.
+    pub read: u64,
+    /// What the board says of its stack.
+    stack: String,
+}
+
+/// Type what somebody would who wants a prompt continued by temperature 0.
+pub fn tell(command: Command, prompt: &str) -> Result<Told> {
+    let mut emulator = Emulator::start(command)?;
+    emulator.wait_for(PROMPT)?;
+    emulator.line("/temp 0")?;
+    emulator.wait_for(PROMPT)?;
+    emulator.line(prompt)?;
+    let heard = emulator.wait_for(PROMPT)?.replace('\r', "");
+    emulator.line("/quit")?;
+    let farewell = emulator.finish()?;
+
+    // The line that was typed, the story, and a line of statistics in brackets.
+    let (_, told) = heard.split_once('\n').unwrap_or_default();
+    let told = told.strip_suffix(&format!("]{PROMPT}")).and_then(|told| told.rsplit_once("\n["));
+    let Some((story, statistics)) = told else {
+        bail!("this is no story with statistics behind it:\n{heard}")
+    };
+    let number = |unit: &str| {
+        let part = statistics.split(", ").find_map(|part| part.strip_suffix(unit));
+        let number = part.and_then(|number| number.trim().parse().ok());
+        number.with_context(|| format!("no number of {unit} in {statistics}"))
+    };
+    let stack =
+        farewell.lines().find(|line| line.starts_with("stack: ")).context("nothing was said of the stack")?;
+    Ok(Told {
+        story: story.to_owned(),
+        ticks_per_token: number("ticks a token")?,
+        read: number("bytes read")?,
+        stack: stack.to_owned(),
+    })
+}
+
+impl Told {
+    /// The story must be the one that is known, to the byte.
+    pub fn compare(&self) -> Result<()> {
+        let golden =
+            fs::read_to_string(root().join(GOLDEN)).with_context(|| format!("cannot read {GOLDEN}"))?;
+        let golden = golden.trim_end_matches('\n');
+        ensure!(self.story == golden, "the board tells\n{}\ninstead of\n{golden}", self.story);
+        Ok(())
+    }
+
+    /// How many instructions a token takes, in words.
+    pub fn instructions(&self, board: &Board) -> Result<String> {
+        let count = self.ticks_per_token * board.instructions_per_tick;
+        ensure!(count > 0, "a token takes no instructions");
+        Ok(format!("{:.2} million instructions a token", count as f64 / 1e6))
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a story of {} bytes, {} bytes read, {}", self.story.len(), self.read, self.stack)
+    }
+}

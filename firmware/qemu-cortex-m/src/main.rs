@@ -1,0 +1,58 @@
+//! llamita on a Cortex-M4 with 256 KB of RAM, as QEMU imitates it on the board `mps2-an386`. The model lies in flash
+//! and is used where it is.
+
+#![no_std]
+#![no_main]
+
+mod clock;
+mod mpu;
+mod startup;
+mod uart;
+
+use core::ops::Range;
+
+use embedded_io::Write;
+use llamita_firmware::{Lent, Machine, NoCard, run};
+use llamita_qemu::{flash, memory, semihosting};
+use uart::Uart;
+
+/// The board.
+struct Board {
+    console: Uart,
+}
+
+impl Machine for Board {
+    type Console = Uart;
+
+    const NAME: &'static str = "QEMU mps2-an386, Cortex-M4F";
+
+    /// A tick of the board's clock is 40 instructions where the emulator takes a nanosecond for each.
+    const TICKS_PER_SECOND: u64 = clock::TICKS_PER_SECOND;
+
+    fn console(&mut self) -> &mut Uart {
+        &mut self.console
+    }
+
+    fn ticks() -> u64 {
+        clock::ticks()
+    }
+}
+
+/// Where the model is: what the board has of flash behind the program's megabyte and another.
+const FLASH: Range<usize> = 0x0020_0000..0x0040_0000;
+
+/// What the board does, once memory and stack are as Rust wants them.
+extern "C" fn main() -> ! {
+    mpu::guard();
+    clock::start();
+    let mut board = Board { console: Uart::start() };
+    // SAFETY: The board has memory there, the linker script leaves it alone, and no program can write to it any more.
+    let mapped = unsafe { flash::model(FLASH) };
+    let lent = Lent { memory: memory::arena(), mapped };
+    run(&mut board, lent, None::<&NoCard>);
+
+    let (used, stack) = memory::stack();
+    let _ = writeln!(board.console, "stack: {used} of {stack} bytes used");
+    semihosting::exit();
+    startup::park()
+}

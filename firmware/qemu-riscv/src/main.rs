@@ -1,0 +1,64 @@
+//! llamita on a 32-bit RISC-V without floats and with 256 KB of RAM, as QEMU imitates it on the board `sifive_u`. The
+//! model lies in mapped flash, or on an SD card, from which what has no room is read for every token.
+
+#![no_std]
+#![no_main]
+
+mod clock;
+mod emulated;
+mod spi;
+mod startup;
+mod uart;
+
+use core::ops::Range;
+
+use embedded_io::Write;
+use embedded_sdmmc::SdCard;
+use embedded_sdmmc::sdcard::spi::AcquireOpts;
+use emulated::Emulated;
+use llamita_firmware::{Lent, Machine, run};
+use llamita_qemu::{flash, memory, semihosting};
+use spi::Spi;
+use uart::Uart;
+
+/// The board.
+struct Board {
+    console: Uart,
+}
+
+impl Machine for Board {
+    type Console = Uart;
+
+    const NAME: &'static str = "QEMU sifive_u, RV32IMAC";
+
+    /// A tick is an instruction where the emulator takes a nanosecond for each.
+    const TICKS_PER_SECOND: u64 = clock::TICKS_PER_SECOND;
+
+    fn console(&mut self) -> &mut Uart {
+        &mut self.console
+    }
+
+    fn ticks() -> u64 {
+        clock::ticks()
+    }
+}
+
+/// Where a model may be besides on the card. The startup code protects it as flash.
+const FLASH: Range<usize> = 0x8020_0000..0x8040_0000;
+
+/// What the board does, once memory and stack are as Rust wants them.
+extern "C" fn main() -> ! {
+    let mut board = Board { console: Uart::start() };
+    // Each of the tries takes a tenth of a second where there is no card.
+    let options = AcquireOpts { use_crc: true, acquire_retries: 2 };
+    let card = SdCard::new_with_options(Emulated::new(Spi::start()), clock::Clock, options);
+    // SAFETY: The board has memory there, the linker script leaves it alone, and no program can write to it any more.
+    let mapped = unsafe { flash::model(FLASH) };
+    let lent = Lent { memory: memory::arena(), mapped };
+    run(&mut board, lent, Some(&card));
+
+    let (used, stack) = memory::stack();
+    let _ = writeln!(board.console, "stack: {used} of {stack} bytes used");
+    semihosting::exit();
+    startup::park()
+}
