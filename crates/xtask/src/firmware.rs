@@ -101,7 +101,8 @@ fn tell(options: &RunOptions) -> Result<()> {
     Ok(())
 }
 
-/// The step of `cargo xtask ci`: every board's program has a size that it may have, and tells the story that it must.
+/// The step of `cargo xtask ci`: every board's program has a size that it may have, computes
+/// as every machine does, and tells the story that it must.
 pub fn check() -> Result<Outcome> {
     for board in board::ALL {
         let tools = match Tools::find(board)? {
@@ -112,12 +113,18 @@ pub fn check() -> Result<Outcome> {
         let size = size::measure(&program)?;
         println!("{}: {size}", board.name);
         size.check()?;
+        let emulate = |place| {
+            let media = tempfile::tempdir()?;
+            let command = tools.emulate(&program, story::MODEL.as_ref(), place, media.path())?;
+            anyhow::Ok((command, media))
+        };
+        let (command, _media) = emulate(Place::Flash)?;
+        println!("\n{}: {}", board.name, story::self_test(command)?);
         for place in [Place::Flash, Place::Card] {
             if place == Place::Card && !board.has_card {
                 continue;
             }
-            let media = tempfile::tempdir()?;
-            let command = tools.emulate(&program, story::MODEL.as_ref(), place, media.path())?;
+            let (command, _media) = emulate(place)?;
             let told = story::tell(command, "")?;
             told.compare()?;
             ensure!(place == Place::Flash || told.read > 0, "{}: nothing was read from the card", board.name);

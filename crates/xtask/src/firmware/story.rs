@@ -37,8 +37,7 @@ pub fn tell(command: Command, prompt: &str) -> Result<Told> {
     emulator.wait_for(PROMPT)?;
     emulator.line(prompt)?;
     let heard = emulator.wait_for(PROMPT)?.replace('\r', "");
-    emulator.line("/quit")?;
-    let farewell = emulator.finish()?;
+    let stack = quit(emulator)?;
 
     // The line that was typed, the story, and a line of statistics in brackets.
     let (_, told) = heard.split_once('\n').unwrap_or_default();
@@ -51,14 +50,31 @@ pub fn tell(command: Command, prompt: &str) -> Result<Told> {
         let number = part.and_then(|number| number.trim().parse().ok());
         number.with_context(|| format!("no number of {unit} in {statistics}"))
     };
-    let stack =
-        farewell.lines().find(|line| line.starts_with("stack: ")).context("nothing was said of the stack")?;
     Ok(Told {
         story: story.to_owned(),
         ticks_per_token: number("ticks a token")?,
         read: number("bytes read")?,
-        stack: stack.to_owned(),
+        stack,
     })
+}
+
+/// Have the board compare its arithmetic with what defines it; returns what it says.
+pub fn self_test(command: Command) -> Result<String> {
+    let mut emulator = Emulator::start(command)?;
+    emulator.wait_for(PROMPT)?;
+    emulator.line("/selftest")?;
+    let heard = emulator.wait_for(PROMPT)?;
+    let result = heard.lines().find(|line| line.ends_with(" agree"));
+    let result = result.with_context(|| format!("this is no success:\n{heard}"))?;
+    Ok(format!("{result}, {}", quit(emulator)?))
+}
+
+/// End the program; returns what it says of its stack.
+fn quit(mut emulator: Emulator) -> Result<String> {
+    emulator.line("/quit")?;
+    let farewell = emulator.finish()?;
+    let stack = farewell.lines().find(|line| line.starts_with("stack: "));
+    Ok(stack.context("nothing was said of the stack")?.trim_end().to_owned())
 }
 
 impl Told {
