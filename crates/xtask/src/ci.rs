@@ -53,6 +53,7 @@ const PLAN: &[Step] = &[
     Step { name: "stories", check: stories::native },
     Step { name: "wasm-stories", check: wasm::stories },
     Step { name: "neon-stories", check: neon::stories },
+    Step { name: "firmware-tests", check: host::firmware },
     Step { name: "firmware", check: firmware::check },
     Step { name: "fuzz", check: host::fuzz },
 ];

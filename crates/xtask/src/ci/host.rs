@@ -10,7 +10,10 @@ use super::tools::{cargo, root, run, rustflags};
 const FUZZ: &str = "fuzz/Cargo.toml";
 
 /// So has every board, and what boards have in common.
-const FIRMWARE: [&str; 4] = ["app", "qemu", "qemu-cortex-m", "qemu-riscv"];
+const FIRMWARE: [&str; 5] = ["app", "display", "qemu", "qemu-cortex-m", "qemu-riscv"];
+
+/// What of that is tested without a board.
+const TESTED: [&str; 2] = ["app", "display"];
 
 /// What no program of the workspace uses, but chips do.
 const CARDS: [&str; 2] = ["--features", "llamita-storage/sd"];
@@ -51,6 +54,18 @@ pub fn docs() -> Result<Outcome> {
 /// The tests of every crate, as anyone runs them.
 pub fn tests() -> Result<Outcome> {
     run(cargo("test").arg("--workspace").args(CARDS))?;
+    Ok(Outcome::Passed)
+}
+
+/// The console and the display of boards, tested on this machine.
+pub fn firmware() -> Result<Outcome> {
+    for name in TESTED {
+        let manifest = format!("firmware/{name}/Cargo.toml");
+        let of_crate = ["--manifest-path", &manifest];
+        run(cargo("clippy").args(of_crate).args(["--all-targets", "--", "-D", "warnings"]))?;
+        run(cargo("doc").args(of_crate).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))?;
+        run(cargo("test").args(of_crate))?;
+    }
     Ok(Outcome::Passed)
 }
 
