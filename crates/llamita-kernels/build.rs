@@ -6,9 +6,13 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(llamita_dsp)");
     let variable = |name: &str| env::var(name).unwrap_or_default();
-    let (target, features) = (variable("TARGET"), variable("CARGO_CFG_TARGET_FEATURE"));
-    // The DSP extension of Cortex-M4 and M7, which all have it, and of later ones, which say so.
-    let dsp = target.starts_with("thumbv7em") || features.split(',').any(|feature| feature == "dsp");
+    // The DSP extension of Cortex-M4 and M7, which all have it, and of later ones where rustc was told so: the stable
+    // compiler does not pass it on.
+    let flags = variable("CARGO_ENCODED_RUSTFLAGS");
+    let cpus = ["=cortex-m33", "=cortex-m35p", "=cortex-m55", "=cortex-m85"];
+    let dsp = variable("TARGET").starts_with("thumbv7em")
+        || flags.contains("+dsp")
+        || cpus.iter().any(|cpu| flags.contains(cpu));
     if variable("CARGO_CFG_TARGET_ARCH") == "arm" && dsp {
         println!("cargo::rustc-cfg=llamita_dsp");
     }

@@ -1,7 +1,7 @@
 //! Quantized products for CPUs without vectors, such as those of small chips: the sums of `scalar.rs` in the order in
 //! which such a CPU makes them with fewest instructions.
 //!
-//! Eight rows share what is read of the activations, which stay in registers for sixteen columns; the loops over them have
+//! Eight rows share what is read of the activations, which stay in registers for a run of columns; the loops over them have
 //! a known length and need no checks of bounds. All else is `scalar.rs`'s own.
 
 use crate::quantized::{BLOCK_ROWS, Input, Quant, Quantized, QuantizedRows};
@@ -126,7 +126,7 @@ mod plain {
     }
 }
 
-/// The multiplier of the Cortex-M4, M7 and M33 adds two products of 16 bits at once.
+/// The multiplier of the Cortex-M4 and M7, and of later ones with the DSP extension, adds two products of 16 bits at once.
 #[cfg(llamita_dsp)]
 #[allow(unsafe_code, reason = "the instructions have no names in stable Rust")]
 mod dsp {
@@ -154,7 +154,7 @@ mod dsp {
     #[inline(always)]
     fn add_products(sum: i32, a: u32, b: u32) -> i32 {
         let result;
-        // SAFETY: As above; sums of a group are far from an overflow, and its flag is nobody's.
+        // SAFETY: As above; sums of a group are half as large as what would overflow, and its flag is nobody's.
         unsafe {
             asm!(
                 "smlad {result}, {a}, {b}, {sum}",

@@ -108,7 +108,7 @@ impl<'m, 'c, M: Machine, D: BlockDevice> App<'m, 'c, M, D> {
             }
             (0, Ok(())) if card.is_none() => {
                 port.refuse(
-                    &"there is no model in flash, and this board has no card: write a GGUF file to its flash",
+                    &"there is no model in flash, and this board has no card: write a GGUF file to its flash as the board wants it",
                 );
             }
             (0, Ok(())) => {

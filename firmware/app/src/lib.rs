@@ -57,7 +57,8 @@ pub trait Machine {
     /// What the board is called.
     const NAME: &'static str;
 
-    /// Tells the watchdog that all is well; called at least once a token and while waiting for keys.
+    /// Tells the watchdog that all is well; called once a pass over the weights, which is
+    /// a token or a few of a prompt, and while waiting for keys; not while kernels are checked.
     fn feed(&mut self) {}
 }
 

@@ -3,6 +3,8 @@
 //! On a chip there is nothing below RAM, and flash cannot be written by mistake. The emulated board takes writes to
 //! both without a word, so the unit that protects memory makes them faults.
 
+use core::arch::asm;
+
 use llamita_qemu::Register;
 
 // SAFETY: Registers of every Cortex-M4 that has the unit. It can only take rights away, from two ranges in which Rust has
@@ -29,6 +31,9 @@ pub fn guard() {
     protect(0, 0x1800_0000, 27, NONE);
     protect(1, 0x0000_0000, 22, READ | NORMAL);
     CONTROL.write(ON);
+    // What comes next must not have been begun before.
+    // SAFETY: Barriers wait, and change nothing.
+    unsafe { asm!("dsb", "isb", options(nostack, preserves_flags)) };
 }
 
 /// Protects a region of `1 << bits` bytes.

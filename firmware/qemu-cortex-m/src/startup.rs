@@ -13,9 +13,6 @@ unsafe extern "C" {
     static __handler_stack_top: u32;
 }
 
-/// The number of faults of protected memory.
-const MEMORY_FAULT: u32 = 4;
-
 /// What the core reads at address zero.
 #[repr(C)]
 struct Vectors {
@@ -97,14 +94,18 @@ unsafe extern "C" fn exception() -> ! {
 
 /// Tells of a fault.
 extern "C" fn faulted(exception: u32, stack: u32) -> ! {
-    // The unit that protects memory notes addresses in a register of its own.
-    let address = if exception == MEMORY_FAULT { 0xE000_ED34 } else { 0xE000_ED38 };
     // SAFETY: Registers of every Cortex-M4 that say what a fault was; to read them changes nothing.
-    let [status, address] = unsafe { [Register::at(0xE000_ED28), Register::at(address)] };
+    let [status, memory, bus] =
+        unsafe { [0xE000_ED28, 0xE000_ED34, 0xE000_ED38].map(|address| Register::at(address)) };
+    let status = status.read();
+    // Two units note addresses, each in a register of its own, and say in a bit whether they did.
+    let address = match (status & 1 << 7, status & 1 << 15) {
+        (0, 0) => 0,
+        (0, _) => bus.read(),
+        _ => memory.read(),
+    };
     last_words(format_args!(
-        "fault: exception {exception}, status {:#010x}, address {:#010x}, stack at {stack:#010x}",
-        status.read(),
-        address.read()
+        "fault: exception {exception}, status {status:#010x}, address {address:#010x}, stack at {stack:#010x}"
     ))
 }
 
