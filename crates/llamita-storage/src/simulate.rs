@@ -184,15 +184,44 @@ pub struct Simulated<'c, W, M> {
     /// The memory that rows were lent from last.
     memory: M,
     pass: Pass,
-    /// Nanoseconds that were charged, in the order of [`Stage::ALL`]; what was waited is apart.
+    work: Work,
+}
+
+/// What the cores have done.
+#[derive(Clone, Copy)]
+struct Work {
+    /// Nanoseconds of each of [`Stage::ALL`]; what was waited for the medium is apart.
     charged: [u64; Stage::ALL.len()],
+    /// When the work so far ends, and what had been waited by then.
+    end: u64,
+    waited: u64,
+}
+
+const NO_WORK: Work = Work { charged: [0; Stage::ALL.len()], end: 0, waited: 0 };
+
+/// From so many nanoseconds on, a wait for the medium is one, and not the time that it takes to look.
+const A_WAIT: u64 = 50_000;
+
+impl Work {
+    /// Lets time go by for a part of the work. It begins now, or by the world's clock where the work before it ended, since
+    /// this machine may be late to notice, unless the weights were waited for.
+    fn charge(&mut self, clock: &Clock, waited: u64, stage: Stage, seconds: f64) {
+        let taken = nanoseconds(seconds);
+        let late = matches!(clock, Clock::Real(_)) && waited.saturating_sub(self.waited) < A_WAIT;
+        let begin = if late { self.end } else { clock.now() };
+        self.waited = waited;
+        self.end = begin.saturating_add(taken);
+        let charged = &mut self.charged[stage as usize];
+        *charged = charged.saturating_add(taken);
+        clock.wait_until(self.end);
+    }
 }
 
 impl<'c, W: Weights, M: Fn(&W) -> usize> Simulated<'c, W, M> {
     /// The weights of a tape on a board; `memory` says by its number what rows were lent from last.
     pub const fn new(weights: W, tape: Tape<'c>, costs: Costs<'c>, clock: &'c Clock, memory: M) -> Self {
         let pass = Pass { position: 0, batch: 1, logits: 1 };
-        Self { weights, tape, costs, clock, memory, pass, charged: [0; Stage::ALL.len()] }
+        Self { weights, tape, costs, clock, memory, pass, work: NO_WORK }
     }
 
     /// The weights themselves.
@@ -202,21 +231,14 @@ impl<'c, W: Weights, M: Fn(&W) -> usize> Simulated<'c, W, M> {
 
     /// Nanoseconds of each of [`Stage::ALL`] so far.
     pub fn charged(&self) -> [u64; Stage::ALL.len()] {
-        let mut all = self.charged;
+        let mut all = self.work.charged;
         all[Stage::Storage as usize] = self.weights.waited();
         all
     }
 
     fn charge(&mut self, stage: Stage, seconds: f64) {
-        charge(&mut self.charged, self.clock, stage, seconds);
+        self.work.charge(self.clock, self.weights.waited(), stage, seconds);
     }
-}
-
-/// Lets time go by for a part of the work.
-fn charge(charged: &mut [u64; Stage::ALL.len()], clock: &Clock, stage: Stage, seconds: f64) {
-    let taken = nanoseconds(seconds);
-    charged[stage as usize] = charged[stage as usize].saturating_add(taken);
-    clock.wait_until(clock.now().saturating_add(taken));
 }
 
 impl<W: Weights, M: Fn(&W) -> usize> Weights for Simulated<'_, W, M> {
@@ -228,6 +250,8 @@ impl<W: Weights, M: Fn(&W) -> usize> Weights for Simulated<'_, W, M> {
 
     fn begin(&mut self, pass: Pass) {
         self.pass = pass;
+        // Whatever was done between passes is no work of the board.
+        (self.work.end, self.work.waited) = (self.clock.now(), self.weights.waited());
         self.weights.begin(pass);
     }
 
@@ -264,7 +288,7 @@ impl<W: Weights, M: Fn(&W) -> usize> Weights for Simulated<'_, W, M> {
         matrices: [Matrix; N],
         from: [usize; N],
     ) -> Result<[Rows<'_>; N], Self::Error> {
-        let Self { weights, tape, costs, clock, memory, pass, charged } = self;
+        let Self { weights, tape, costs, clock, memory, pass, work } = self;
         // The lent rows keep the weights borrowed: how many there are is all that counts, and can be had first.
         let counts = {
             let lent = weights.lend(matrices, from)?;
@@ -275,7 +299,8 @@ impl<W: Weights, M: Fn(&W) -> usize> Weights for Simulated<'_, W, M> {
         let memory = memory(weights);
         for (matrix, count) in matrices.into_iter().zip(counts) {
             let batch = if matrix == Matrix::Classifier { pass.logits } else { pass.batch };
-            charge(charged, clock, stage(matrix), costs.product(tape, matrix, count, batch, memory));
+            let seconds = costs.product(tape, matrix, count, batch, memory);
+            work.charge(clock, weights.waited(), stage(matrix), seconds);
         }
         weights.lend(matrices, from)
     }

@@ -230,7 +230,8 @@ fn a_board_can_take_its_time() {
     assert!(start.elapsed().as_secs_f64() > 6.0 * 0.03, "{told}");
     let ratio = told["placed"]["planned_tokens_per_second"].as_f64().unwrap()
         / told["decode_tokens_per_second"].as_f64().unwrap();
-    assert!((0.9..1.6).contains(&ratio), "{told}");
+    // Not faster than the board; a busy machine may be slower.
+    assert!((0.9..4.0).contains(&ratio), "{told}");
 }
 
 #[test]
