@@ -376,22 +376,19 @@ impl<S: Source> Weights for Placed<'_, S> {
         };
         let span = Span { start, len };
         let refuse = |error| Error::Read(Tensor::Embedding, error);
-        let mut found = reader
-            .single(span, |bytes| row(bytes, out).map(|()| crc32fast::hash(bytes)))
-            .map_err(refuse)??;
         if !verifies || tape.entry(Tensor::Embedding).checksum.is_none() {
-            return Ok(());
+            return reader.single(span, |bytes| row(bytes, out)).map_err(refuse)?;
         }
         // A row is too little for the checksum of the whole: it has to come twice the same, as it does when as many
         // reads went wrong as may, one good one before them or not.
-        for _ in 0..=reader.patience().tries {
-            let again = reader
-                .single(span, |bytes| row(bytes, out).map(|()| crc32fast::hash(bytes)))
-                .map_err(refuse)??;
-            if again == found {
+        let mut before = None;
+        for _ in 0..reader.patience().tries + 2 {
+            let found = reader.single(span, |bytes| row(bytes, out).map(|()| crc32fast::hash(bytes)));
+            let found = Some(found.map_err(refuse)??);
+            if found == before {
                 return Ok(());
             }
-            found = again;
+            before = found;
         }
         Err(Error::Checksum(Tensor::Embedding))
     }

@@ -11,9 +11,8 @@ mod uart;
 
 use core::ops::Range;
 
-use embedded_io::Write;
 use llamita_firmware::{Lent, Machine, NoCard, run};
-use llamita_qemu::{flash, memory, semihosting};
+use llamita_qemu::{flash, memory};
 use uart::Uart;
 
 /// The board.
@@ -50,9 +49,5 @@ extern "C" fn main() -> ! {
     let mapped = unsafe { flash::model(FLASH) };
     let lent = Lent { memory: memory::arena(), mapped };
     run(&mut board, lent, None::<&NoCard>);
-
-    let (used, stack) = memory::stack();
-    let _ = writeln!(board.console, "stack: {used} of {stack} bytes used");
-    semihosting::exit();
-    startup::park()
+    llamita_qemu::end(&mut board.console)
 }

@@ -1,11 +1,9 @@
 //! From the first instruction to `main`, and where everything ends that must not happen.
 
-use core::arch::{asm, naked_asm};
-use core::fmt;
+use core::arch::naked_asm;
 use core::panic::PanicInfo;
 
-use embedded_io::Write;
-use llamita_qemu::{Register, memory};
+use llamita_qemu::{Register, memory, stop};
 
 use crate::uart::Uart;
 
@@ -104,28 +102,15 @@ extern "C" fn faulted(exception: u32, stack: u32) -> ! {
         (0, _) => bus.read(),
         _ => memory.read(),
     };
-    last_words(format_args!(
-        "fault: exception {exception}, status {status:#010x}, address {address:#010x}, stack at {stack:#010x}"
-    ))
+    stop(
+        &mut Uart::start(),
+        format_args!(
+            "fault: exception {exception}, status {status:#010x}, address {address:#010x}, stack at {stack:#010x}"
+        ),
+    )
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
-    last_words(format_args!("{info}"))
-}
-
-/// Says what happened, and does no more.
-fn last_words(words: fmt::Arguments) -> ! {
-    let mut console = Uart::start();
-    let (used, stack) = memory::stack();
-    let _ = writeln!(console, "\nstopped: {words}\nstack: {used} of {stack} bytes used");
-    park()
-}
-
-/// Waits for ever.
-pub fn park() -> ! {
-    loop {
-        // SAFETY: The core waits for an interrupt; registers and memory stay as they are.
-        unsafe { asm!("wfi", options(nomem, nostack, preserves_flags)) }
-    }
+    stop(&mut Uart::start(), format_args!("{info}"))
 }

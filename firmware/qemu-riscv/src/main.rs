@@ -12,12 +12,11 @@ mod uart;
 
 use core::ops::Range;
 
-use embedded_io::Write;
 use embedded_sdmmc::SdCard;
 use embedded_sdmmc::sdcard::spi::AcquireOpts;
 use emulated::Emulated;
 use llamita_firmware::{Lent, Machine, run};
-use llamita_qemu::{flash, memory, semihosting};
+use llamita_qemu::{flash, memory};
 use spi::Spi;
 use uart::Uart;
 
@@ -56,9 +55,5 @@ extern "C" fn main() -> ! {
     let mapped = unsafe { flash::model(FLASH) };
     let lent = Lent { memory: memory::arena(), mapped };
     run(&mut board, lent, Some(&card));
-
-    let (used, stack) = memory::stack();
-    let _ = writeln!(board.console, "stack: {used} of {stack} bytes used");
-    semihosting::exit();
-    startup::park()
+    llamita_qemu::end(&mut board.console)
 }

@@ -1,11 +1,9 @@
 //! From the first instruction to `main`, and where everything ends that must not happen.
 
 use core::arch::{asm, naked_asm};
-use core::fmt;
 use core::panic::PanicInfo;
 
-use embedded_io::Write;
-use llamita_qemu::memory;
+use llamita_qemu::{memory, stop};
 
 use crate::uart::Uart;
 
@@ -98,28 +96,13 @@ extern "C" fn faulted(stack: u32) -> ! {
             options(nomem, nostack, preserves_flags)
         );
     }
-    last_words(format_args!(
-        "fault: cause {cause}, at {place:#010x}, address {value:#010x}, stack at {stack:#010x}"
-    ))
+    stop(
+        &mut Uart::start(),
+        format_args!("fault: cause {cause}, at {place:#010x}, address {value:#010x}, stack at {stack:#010x}"),
+    )
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
-    last_words(format_args!("{info}"))
-}
-
-/// Says what happened, and does no more.
-fn last_words(words: fmt::Arguments) -> ! {
-    let mut console = Uart::start();
-    let (used, stack) = memory::stack();
-    let _ = writeln!(console, "\nstopped: {words}\nstack: {used} of {stack} bytes used");
-    park()
-}
-
-/// Waits for ever.
-pub fn park() -> ! {
-    loop {
-        // SAFETY: The core waits for an interrupt; registers and memory stay as they are.
-        unsafe { asm!("wfi", options(nomem, nostack, preserves_flags)) }
-    }
+    stop(&mut Uart::start(), format_args!("{info}"))
 }

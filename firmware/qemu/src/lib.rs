@@ -4,8 +4,10 @@
 
 pub mod flash;
 pub mod memory;
-pub mod semihosting;
 
+mod ending;
 mod register;
+mod semihosting;
 
+pub use ending::{end, stop};
 pub use register::Register;

@@ -84,6 +84,20 @@ impl Source for Faulty {
     }
 }
 
+/// A file whose reads fail as planned, the plan, which can be changed, and the count of reads.
+type Medium = (Faulty, Rc<Cell<Option<Plan>>>, Rc<Cell<u64>>);
+
+fn medium(file: &'static File, plan: Option<Plan>) -> Medium {
+    let (plan, finished) = (Rc::new(Cell::new(plan)), Rc::new(Cell::new(0)));
+    let source = Faulty {
+        file: InMemory::new(file.bytes()),
+        plan: Rc::clone(&plan),
+        finished: Rc::clone(&finished),
+        stalled: 0,
+    };
+    (source, plan, finished)
+}
+
 type Outcome = Result<Told, llamita::Error<Error<Broken>>>;
 
 /// Tells a short story over a faulty medium; `Err` holds an error of loading as well. Returns the reads.
@@ -92,9 +106,7 @@ fn tell(file: &'static File, places: Places, plan: Option<Plan>) -> (Outcome, u6
 }
 
 fn tell_tokens(file: &'static File, places: Places, plan: Option<Plan>, count: usize) -> (Outcome, u64) {
-    let (plan, finished) = (Rc::new(Cell::new(plan)), Rc::new(Cell::new(0)));
-    let source =
-        Faulty { file: InMemory::new(file.bytes()), plan, finished: Rc::clone(&finished), stalled: 0 };
+    let (source, _, finished) = medium(file, plan);
     let reader = reader(source, &file.tape(), places).with_patience(Patience { tries: 3, stalls: 3 });
     let told = match placed(file.tape(), Home::Streamed(reader), places) {
         Ok(weights) => story(&mut engine(weights), count),
@@ -208,13 +220,7 @@ fn passes_are_repeated_a_few_times() {
     let places = Places { verify: Verify::Always, pinned: [0, 0], ..MIXED };
     let (told, all) = tell(file, places, None);
     told.unwrap();
-    let (plan, finished) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(0)));
-    let source = Faulty {
-        file: InMemory::new(file.bytes()),
-        plan: Rc::clone(&plan),
-        finished: Rc::clone(&finished),
-        stalled: 0,
-    };
+    let (source, plan, finished) = medium(file, None);
     let home = Home::Streamed(reader(source, &file.tape(), places));
     let mut engine = engine(placed(file.tape(), home, places).unwrap());
     // From some read on all are damaged, each in another way.
@@ -230,13 +236,7 @@ fn a_text_goes_on_after_the_medium_came_back() {
     let file: &'static File = Box::leak(Box::new(File::nano()));
     let expected = expected(file, 2);
     for fault in [Fault::Error, Fault::Stall] {
-        let (plan, finished) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(0)));
-        let source = Faulty {
-            file: InMemory::new(file.bytes()),
-            plan: Rc::clone(&plan),
-            finished: Rc::clone(&finished),
-            stalled: 0,
-        };
+        let (source, plan, finished) = medium(file, None);
         let home = Home::Streamed(reader(source, &file.tape(), MIXED));
         let mut engine = engine(placed(file.tape(), home, MIXED).unwrap());
         engine.forward(&expected.0[..12], 0, 0).unwrap();
