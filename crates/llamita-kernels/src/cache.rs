@@ -44,7 +44,15 @@ pub enum CacheMut<'a> {
     },
 }
 
-impl Cache<'_> {
+impl<'a> Cache<'a> {
+    /// Integers and scales; nothing of floats.
+    pub(crate) fn integers(self) -> (&'a [i8], &'a [u16]) {
+        match self {
+            Self::F32(_) => (&[], &[]),
+            Self::Q8 { values, scales } => (values, scales),
+        }
+    }
+
     /// Whether these are at least so many positions, whole blocks, of a head of this size.
     pub(crate) fn covers(&self, positions: usize, head_size: usize) -> bool {
         let numbers = positions.checked_mul(head_size);

@@ -347,8 +347,9 @@ impl Suite {
             *integer = (number * 64.0) as i8;
         }
         let (keys, values) = integers.split_at(64 * POSITIONS);
-        let scales: [f32; 2 * POSITIONS] = self.fill(0.02);
-        let scales = scales.map(|scale| (scale.to_bits() >> 16) as u16);
+        // Most of them near each other, as those of a model, some far off.
+        let scales: [f32; 2 * POSITIONS] = self.fill(0.5);
+        let scales = scales.map(|scale| ((scale * scale * scale).abs().to_bits() >> 16) as u16);
         let scales = [&scales[..POSITIONS], &scales[POSITIONS..]];
         let caches = [(keys, scales[0]), (values, scales[1])];
         let caches = caches.map(|(values, scales)| Cache::Q8 { values: &values[cached], scales });

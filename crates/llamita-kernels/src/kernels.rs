@@ -181,9 +181,10 @@ impl Kernels {
 
     /// Attention of one query head over the first `len` positions, at least 1: `out = softmax(keys q) values`.
     ///
-    /// `q`, which carries the factor `1 / sqrt(head_size)`, and `out` are (head_size,). `keys` and `values` are
-    /// of one format; a last block in part used must be finite throughout. `scores` is room for `len` numbers,
-    /// rounded up to whole blocks of [`LANES`].
+    /// `q`, which carries the factor `1 / sqrt(head_size)`, and `out` are (head_size,), an even size. `keys` and
+    /// `values` are of one format; a last block in part used must be finite throughout. `scores` is room for `len`
+    /// numbers, rounded up to whole blocks of [`LANES`]. Over a cache of integers all is in integers, see
+    /// `attention.rs`; if a scale or the query is not finite, nor is the output.
     #[inline]
     pub fn attention(
         self,
@@ -199,7 +200,13 @@ impl Kernels {
         // The scores cover the blocks, so their number of positions does not overflow.
         let cached = |cache: &Cache<'_>| cache.covers(blocks * LANES, q.len());
         assert!(cached(&keys) && cached(&values), "keys and values of {len} positions");
-        assert_eq!(out.len(), q.len(), "an output for each element of the query");
+        assert!(
+            out.len() == q.len() && q.len().is_multiple_of(2),
+            "an output for each element of the query, in pairs"
+        );
+        let alike =
+            matches!((keys, values), (Cache::F32(_), Cache::F32(_)) | (Cache::Q8 { .. }, Cache::Q8 { .. }));
+        assert!(alike, "keys and values of one format");
         call!(self, attention(q, keys, values, scores, len, out))
     }
 

@@ -9,6 +9,7 @@
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 
 mod arch;
+mod attention;
 mod cache;
 pub mod conformance;
 mod kernels;

@@ -7,7 +7,7 @@
 
 use crate::quantized::{Input, Quant, Quantized, QuantizedRows};
 use crate::rows::{Bf16, Element, F16, F32};
-use crate::{Cache, LANES, Panel, Rows};
+use crate::{Cache, LANES, Panel, Rows, attention};
 
 /// Sums 8 lanes in pairs.
 pub(crate) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
@@ -224,56 +224,75 @@ pub(crate) fn attention(
     len: usize,
     out: &mut [f32],
 ) {
-    let scores = &mut scores[..len.next_multiple_of(LANES)];
-    match keys {
-        Cache::F32(keys) => score(q, keys, scores),
-        Cache::Q8 { values, scales } => {
-            score(q, values, scores);
-            multiply(scores, scales);
-        }
-    }
-    scores[len..].fill(f32::NEG_INFINITY);
-    let scale = 1.0 / exponentials(scores);
-    match values {
-        Cache::F32(values) => mix(scores, values, scale, out),
-        Cache::Q8 { values, scales } => {
-            multiply(scores, scales);
+    match (keys, values) {
+        (Cache::F32(keys), Cache::F32(values)) => {
+            let scores = &mut scores[..len.next_multiple_of(LANES)];
+            score(q, keys, scores);
+            scores[len..].fill(f32::NEG_INFINITY);
+            let scale = 1.0 / exponentials(scores);
             mix(scores, values, scale, out);
         }
+        _ => attention::attention(Scalar, q, keys.integers(), values.integers(), scores, len, out),
     }
 }
 
 /// Products of the query with the keys of all positions.
-fn score<E: Copy + Into<f32>>(q: &[f32], keys: &[E], scores: &mut [f32]) {
+fn score(q: &[f32], keys: &[f32], scores: &mut [f32]) {
     for (scores, keys) in scores.as_chunks_mut().0.iter_mut().zip(keys.chunks_exact(q.len() * LANES)) {
         *scores = [0.0; LANES];
         for (q, keys) in q.iter().zip(keys.as_chunks::<LANES>().0) {
             for i in 0..LANES {
-                scores[i] += q * keys[i].into();
+                scores[i] += q * keys[i];
             }
         }
     }
 }
 
-/// Multiplies the scores with the scales of the positions.
-fn multiply(scores: &mut [f32], scales: &[u16]) {
-    for (score, &scale) in scores.iter_mut().zip(scales) {
-        *score *= Bf16::to_f32(scale);
-    }
-}
-
 /// The sum of the values, each times the score of its position, and all times `scale`.
-fn mix<E: Copy + Into<f32>>(scores: &[f32], values: &[E], scale: f32, out: &mut [f32]) {
+fn mix(scores: &[f32], values: &[f32], scale: f32, out: &mut [f32]) {
     let head_size = out.len();
     for (i, out) in out.iter_mut().enumerate() {
         let mut lanes = [0.0; LANES];
         let values = values.as_chunks::<LANES>().0.iter().skip(i).step_by(head_size);
         for (scores, values) in scores.as_chunks::<LANES>().0.iter().zip(values) {
             for i in 0..LANES {
-                lanes[i] += scores[i] * values[i].into();
+                lanes[i] += scores[i] * values[i];
             }
         }
         *out = sum_lanes(lanes) * scale;
+    }
+}
+
+/// The products of integer attention, as they are defined.
+#[derive(Clone, Copy)]
+struct Scalar;
+
+impl attention::Products for Scalar {
+    fn scores(self, query: &[f32], keys: &[i8]) -> [i32; LANES] {
+        let mut sums = [0; LANES];
+        for (query, keys) in query.iter().zip(keys.as_chunks::<LANES>().0.as_chunks::<2>().0) {
+            for (query, keys) in attention::halves(*query).into_iter().zip(keys) {
+                for i in 0..LANES {
+                    sums[i] += query * i32::from(keys[i]);
+                }
+            }
+        }
+        sums
+    }
+
+    fn mix(self, weights: &[f32], values: &[i8], out: &mut [f32]) {
+        let head_size = out.len();
+        for (i, out) in out.iter_mut().enumerate() {
+            let mut sum = 0;
+            let values = values.as_chunks::<LANES>().0.iter().skip(i).step_by(head_size);
+            for (weights, values) in weights.as_chunks::<4>().0.iter().zip(values) {
+                for (weights, values) in weights.iter().zip(values.as_chunks::<2>().0) {
+                    let [a, b] = attention::halves(*weights);
+                    sum += a * i32::from(values[0]) + b * i32::from(values[1]);
+                }
+            }
+            *out += sum as f32;
+        }
     }
 }
 

@@ -36,6 +36,7 @@ impl F32x8 {
 impl Vector for F32x8 {
     /// Four sums of each row.
     type Integers = [int32x4_t; LANES];
+    type Sums = [int32x4_t; 2];
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: As above.
@@ -80,14 +81,6 @@ impl Vector for F32x8 {
                 vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_low_u16(bits))),
                 vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_high_u16(bits))),
             ]
-        })
-    }
-    #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> Self {
-        // SAFETY: As above.
-        Self(unsafe {
-            let wide = vmovl_s8(vld1_s8(from));
-            [vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(wide)))]
         })
     }
     #[inline(always)]
@@ -242,5 +235,42 @@ impl Vector for F32x8 {
             [vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)), vpaddq_s32(vpaddq_s32(e, f), vpaddq_s32(g, h))]
                 .map(|rows| vcvtq_f32_s32(vsubq_s32(rows, vdupq_n_s32(offset))))
         })
+    }
+    #[inline(always)]
+    unsafe fn no_sums() -> [int32x4_t; 2] {
+        // SAFETY: As above.
+        [unsafe { vdupq_n_s32(0) }; 2]
+    }
+    #[inline(always)]
+    unsafe fn add_scores(sums: &mut [int32x4_t; 2], pair: u32, keys: *const i8) {
+        // SAFETY: As above.
+        unsafe {
+            let keys = vld1q_s8(keys);
+            let elements =
+                [(vmovl_s8(vget_low_s8(keys)), pair as i16), (vmovl_high_s8(keys), (pair >> 16) as i16)];
+            for (keys, query) in elements {
+                sums[0] = vmlal_n_s16(sums[0], vget_low_s16(keys), query);
+                sums[1] = vmlal_high_n_s16(sums[1], keys, query);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_values(sums: &mut [int32x4_t; 2], weights: *const f32, values: *const i8) {
+        // SAFETY: As above.
+        unsafe {
+            let (weights, values) = (vld1q_s16(weights.cast()), vld1q_s8(values));
+            for (sum, values) in sums.iter_mut().zip([vmovl_s8(vget_low_s8(values)), vmovl_high_s8(values)]) {
+                let low = vmlal_s16(*sum, vget_low_s16(values), vget_low_s16(weights));
+                *sum = vmlal_high_s16(low, values, weights);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_sums(sums: [int32x4_t; 2], to: *mut i32) {
+        // SAFETY: As above.
+        unsafe {
+            vst1q_s32(to, sums[0]);
+            vst1q_s32(to.add(4), sums[1]);
+        }
     }
 }

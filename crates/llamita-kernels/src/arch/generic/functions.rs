@@ -1,9 +1,10 @@
 //! Everything but the matrix product.
 
+use super::attention::Integers;
 use super::{Vector, load_filled, store_partial, sum};
 use crate::scalar::MASS_LANES;
 use crate::scalar::exp_constants::{HIGH, LN2, LOW, MAGIC, POLYNOMIAL};
-use crate::{Cache, LANES};
+use crate::{Cache, LANES, attention};
 
 /// See [`crate::Kernels::dot`].
 #[inline(always)]
@@ -195,27 +196,6 @@ pub(crate) unsafe fn rope<V: Vector>(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// Numbers of a cache, eight at a time.
-trait Cached: Copy {
-    unsafe fn load<V: Vector>(from: *const Self) -> V;
-}
-
-impl Cached for f32 {
-    #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const f32) -> V {
-        // SAFETY: The caller promises the unit and 8 elements.
-        unsafe { V::load(from) }
-    }
-}
-
-impl Cached for i8 {
-    #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const i8) -> V {
-        // SAFETY: The caller promises the unit and 8 elements.
-        unsafe { V::load_i8(from) }
-    }
-}
-
 /// See [`crate::Kernels::attention`].
 #[inline(always)]
 pub(crate) unsafe fn attention<V: Vector>(
@@ -226,25 +206,20 @@ pub(crate) unsafe fn attention<V: Vector>(
     len: usize,
     out: &mut [f32],
 ) {
-    let scores = &mut scores[..len.next_multiple_of(LANES)];
-    // SAFETY: The caller promises the unit; `keys` and `values` hold the positions of `scores`, which are whole
-    // blocks, as `Kernels` asserts.
-    unsafe {
-        match keys {
-            Cache::F32(keys) => score::<V, f32>(q, keys, scores),
-            Cache::Q8 { values, scales } => {
-                score::<V, i8>(q, values, scores);
-                multiply::<V>(scores, scales);
-            }
-        }
-        scores[len..].fill(f32::NEG_INFINITY);
-        let scale = 1.0 / exponentials::<V>(scores);
-        match values {
-            Cache::F32(values) => mix::<V, f32>(scores, values, scale, out),
-            Cache::Q8 { values, scales } => {
-                multiply::<V>(scores, scales);
-                mix::<V, i8>(scores, values, scale, out);
-            }
+    match (keys, values) {
+        // SAFETY: The caller promises the unit; `keys` and `values` hold the positions of `scores`, which are whole
+        // blocks, as `Kernels` asserts.
+        (Cache::F32(keys), Cache::F32(values)) => unsafe {
+            let scores = &mut scores[..len.next_multiple_of(LANES)];
+            score::<V>(q, keys, scores);
+            scores[len..].fill(f32::NEG_INFINITY);
+            let scale = 1.0 / exponentials::<V>(scores);
+            mix::<V>(scores, values, scale, out);
+        },
+        _ => {
+            // SAFETY: The caller promises the unit.
+            let unit = unsafe { Integers::<V>::new() };
+            attention::attention(unit, q, keys.integers(), values.integers(), scores, len, out);
         }
     }
 }
@@ -257,17 +232,17 @@ const SCORE_BLOCKS: usize = 4;
 /// # Safety
 /// The CPU has the unit; `scores` are whole blocks, and `keys` as many.
 #[inline(always)]
-unsafe fn score<V: Vector, E: Cached>(q: &[f32], keys: &[E], scores: &mut [f32]) {
+unsafe fn score<V: Vector>(q: &[f32], keys: &[f32], scores: &mut [f32]) {
     let (blocks, to) = (scores.len() / LANES, scores.as_mut_ptr());
     let mut block = 0;
     // SAFETY: The caller promises the unit and the blocks.
     unsafe {
         while block + SCORE_BLOCKS <= blocks {
-            score_blocks::<V, E, SCORE_BLOCKS>(q, keys.as_ptr(), to, block);
+            score_blocks::<V, SCORE_BLOCKS>(q, keys.as_ptr(), to, block);
             block += SCORE_BLOCKS;
         }
         while block < blocks {
-            score_blocks::<V, E, 1>(q, keys.as_ptr(), to, block);
+            score_blocks::<V, 1>(q, keys.as_ptr(), to, block);
             block += 1;
         }
     }
@@ -278,9 +253,9 @@ unsafe fn score<V: Vector, E: Cached>(q: &[f32], keys: &[E], scores: &mut [f32])
 /// # Safety
 /// The CPU has the unit; `keys` and `scores` hold the blocks.
 #[inline(always)]
-unsafe fn score_blocks<V: Vector, E: Cached, const B: usize>(
+unsafe fn score_blocks<V: Vector, const B: usize>(
     q: &[f32],
-    keys: *const E,
+    keys: *const f32,
     scores: *mut f32,
     block: usize,
 ) {
@@ -291,7 +266,7 @@ unsafe fn score_blocks<V: Vector, E: Cached, const B: usize>(
         for (i, &q_i) in q.iter().enumerate() {
             let q_i = V::splat(q_i);
             for b in 0..B {
-                sums[b] = sums[b].add(q_i.mul(E::load(keys.add((b * q.len() + i) * LANES))));
+                sums[b] = sums[b].add(q_i.mul(V::load(keys.add((b * q.len() + i) * LANES))));
             }
         }
         for b in 0..B {
@@ -300,24 +275,12 @@ unsafe fn score_blocks<V: Vector, E: Cached, const B: usize>(
     }
 }
 
-/// Multiplies the scores with the scales of the positions.
-///
-/// # Safety
-/// The CPU has the unit; `scores` are whole blocks, and `scales` at least as many.
-#[inline(always)]
-unsafe fn multiply<V: Vector>(scores: &mut [f32], scales: &[u16]) {
-    for (scores, scales) in scores.as_chunks_mut::<LANES>().0.iter_mut().zip(scales.as_chunks::<LANES>().0) {
-        // SAFETY: The caller promises the unit; a chunk has 8 elements.
-        unsafe { V::load(scores.as_ptr()).mul(V::load_bf16(scales.as_ptr())).store(scores.as_mut_ptr()) };
-    }
-}
-
 /// The sum of the values, each times the score of its position, and all times `scale`.
 ///
 /// # Safety
 /// The CPU has the unit; `scores` are whole blocks, and `values` as many of the size of `out`.
 #[inline(always)]
-unsafe fn mix<V: Vector, E: Cached>(scores: &[f32], values: &[E], scale: f32, out: &mut [f32]) {
+unsafe fn mix<V: Vector>(scores: &[f32], values: &[f32], scale: f32, out: &mut [f32]) {
     let (head_size, blocks) = (out.len(), scores.len() / LANES);
     let (from, values) = (scores.as_ptr(), values.as_ptr());
     let mut i = 0;
@@ -331,13 +294,13 @@ unsafe fn mix<V: Vector, E: Cached>(scores: &[f32], values: &[E], scale: f32, ou
                     let score = V::load(from.add(block * LANES));
                     let values = values.add((block * head_size + i) * LANES);
                     for j in 0..LANES {
-                        sums[j] = sums[j].add(score.mul(E::load(values.add(j * LANES))));
+                        sums[j] = sums[j].add(score.mul(V::load(values.add(j * LANES))));
                     }
                 }
             } else {
                 for (j, sum) in sums.iter_mut().enumerate().take(group) {
                     for block in 0..blocks {
-                        let values = E::load::<V>(values.add((block * head_size + i + j) * LANES));
+                        let values = V::load(values.add((block * head_size + i + j) * LANES));
                         *sum = sum.add(V::load(from.add(block * LANES)).mul(values));
                     }
                 }

@@ -12,11 +12,12 @@ use crate::LANES;
 pub(crate) trait Vector: Copy {
     /// Sums of products of integers, some for each of 8 rows.
     type Integers: Copy;
+    /// 8 integers of 32 bits.
+    type Sums: Copy;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn load_f16(from: *const u16) -> Self;
     unsafe fn load_bf16(from: *const u16) -> Self;
-    unsafe fn load_i8(from: *const i8) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
@@ -50,6 +51,13 @@ pub(crate) trait Vector: Copy {
     unsafe fn add_q4(sums: &mut Self::Integers, w: *const u8, x: *const i8);
     /// The sum of each row less `offset`, as a float.
     unsafe fn sum_rows(sums: Self::Integers, offset: i32) -> Self;
+    /// Sums of nothing.
+    unsafe fn no_sums() -> Self::Sums;
+    /// Adds the products of a pair of numbers of 16 bits with two elements of 8 positions: a sum for each position.
+    unsafe fn add_scores(sums: &mut Self::Sums, pair: u32, keys: *const i8);
+    /// Adds the products of 8 weights of 16 bits with two elements of 8 positions: four sums for each element.
+    unsafe fn add_values(sums: &mut Self::Sums, weights: *const f32, values: *const i8);
+    unsafe fn store_sums(sums: Self::Sums, to: *mut i32);
     /// The first `len` elements, fewer than 8, and zeros.
     #[inline(always)]
     unsafe fn load_first(from: *const f32, len: usize) -> Self {
@@ -104,6 +112,7 @@ unsafe fn store_partial<V: Vector>(v: V, to: *mut f32, len: usize) {
     }
 }
 
+mod attention;
 mod functions;
 mod matmul;
 mod quantized;

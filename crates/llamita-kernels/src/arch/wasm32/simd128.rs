@@ -36,6 +36,7 @@ impl F32x8 {
 impl Vector for F32x8 {
     /// Four sums of each row.
     type Integers = [v128; LANES];
+    type Sums = [v128; 2];
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         Self([f32x4_splat(x); 2])
@@ -66,13 +67,6 @@ impl Vector for F32x8 {
         // SAFETY: As above.
         let bits = unsafe { v128_load(from.cast()) };
         Self([i32x4_shl(u32x4_extend_low_u16x8(bits), 16), i32x4_shl(u32x4_extend_high_u16x8(bits), 16)])
-    }
-    #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> Self {
-        // SAFETY: As above.
-        let wide = unsafe { i16x8_load_extend_i8x8(from) };
-        let halves = [i32x4_extend_low_i16x8(wide), i32x4_extend_high_i16x8(wide)];
-        Self(halves.map(|half| f32x4_convert_i32x4(half)))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -199,5 +193,37 @@ impl Vector for F32x8 {
         let [a, b, c, d, e, f, g, h] = sums;
         let rows = [add_pairs(add_pairs(a, b), add_pairs(c, d)), add_pairs(add_pairs(e, f), add_pairs(g, h))];
         Self(rows.map(|rows| f32x4_convert_i32x4(i32x4_sub(rows, i32x4_splat(offset)))))
+    }
+    #[inline(always)]
+    unsafe fn no_sums() -> [v128; 2] {
+        [i32x4_splat(0); 2]
+    }
+    #[inline(always)]
+    unsafe fn add_scores(sums: &mut [v128; 2], pair: u32, keys: *const i8) {
+        // SAFETY: As above.
+        let keys = unsafe { v128_load(keys.cast()) };
+        // Both elements of a position side by side.
+        let keys = i8x16_shuffle::<0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15>(keys, keys);
+        let halves = [i16x8_extend_low_i8x16(keys), i16x8_extend_high_i8x16(keys)];
+        for (sum, keys) in sums.iter_mut().zip(halves) {
+            *sum = i32x4_add(*sum, i32x4_dot_i16x8(keys, i32x4_splat(pair as i32)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_values(sums: &mut [v128; 2], weights: *const f32, values: *const i8) {
+        // SAFETY: As above.
+        let (weights, values) = unsafe { (v128_load(weights.cast()), v128_load(values.cast())) };
+        let elements = [i16x8_extend_low_i8x16(values), i16x8_extend_high_i8x16(values)];
+        for (sum, values) in sums.iter_mut().zip(elements) {
+            *sum = i32x4_add(*sum, i32x4_dot_i16x8(values, weights));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_sums(sums: [v128; 2], to: *mut i32) {
+        // SAFETY: As above.
+        unsafe {
+            v128_store(to.cast(), sums[0]);
+            v128_store(to.add(4).cast(), sums[1]);
+        }
     }
 }

@@ -41,6 +41,7 @@ impl F32x8 {
 impl Vector for F32x8 {
     /// Two rows in each: four sums of the first, four of the second.
     type Integers = [__m256i; 4];
+    type Sums = __m256i;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: As above.
@@ -63,11 +64,6 @@ impl Vector for F32x8 {
             let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
         })
-    }
-    #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> Self {
-        // SAFETY: As above.
-        Self(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -227,5 +223,34 @@ impl Vector for F32x8 {
             let rows = _mm256_permutevar8x32_epi32(rows, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
             _mm256_cvtepi32_ps(_mm256_sub_epi32(rows, _mm256_set1_epi32(offset)))
         })
+    }
+    #[inline(always)]
+    unsafe fn no_sums() -> __m256i {
+        // SAFETY: As above.
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn add_scores(sums: &mut __m256i, pair: u32, keys: *const i8) {
+        // SAFETY: As above.
+        unsafe {
+            // Both elements of a position side by side.
+            let place = _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+            let keys = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(_mm_loadu_si128(keys.cast()), place));
+            *sums = _mm256_add_epi32(*sums, _mm256_madd_epi16(keys, _mm256_set1_epi32(pair as i32)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_values(sums: &mut __m256i, weights: *const f32, values: *const i8) {
+        // SAFETY: As above.
+        unsafe {
+            let weights = _mm256_broadcastsi128_si256(_mm_loadu_si128(weights.cast()));
+            let values = _mm256_cvtepi8_epi16(_mm_loadu_si128(values.cast()));
+            *sums = _mm256_add_epi32(*sums, _mm256_madd_epi16(values, weights));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_sums(sums: __m256i, to: *mut i32) {
+        // SAFETY: As above.
+        unsafe { _mm256_storeu_si256(to.cast(), sums) }
     }
 }
