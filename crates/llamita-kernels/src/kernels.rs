@@ -12,7 +12,7 @@ pub struct Kernels(Unit);
 #[derive(Clone, Copy, Debug)]
 enum Unit {
     Scalar,
-    /// That, but for quantized products.
+    /// That, but for products of integers.
     Words,
     #[cfg(target_arch = "x86_64")]
     Avx2(crate::arch::avx2::Avx2),
@@ -41,7 +41,7 @@ impl Kernels {
     /// The reference, for any CPU.
     pub const SCALAR: Self = Self(Unit::Scalar);
 
-    /// For CPUs without vectors: the reference, but for quantized products, which take fewer instructions.
+    /// For CPUs without vectors: the reference, but for products of integers, which take fewer instructions.
     pub const WORDS: Self = Self(Unit::Words);
 
     /// The fastest implementation for this CPU.
@@ -207,6 +207,9 @@ impl Kernels {
         let alike =
             matches!((keys, values), (Cache::F32(_), Cache::F32(_)) | (Cache::Q8 { .. }, Cache::Q8 { .. }));
         assert!(alike, "keys and values of one format");
+        if let Unit::Words = self.0 {
+            return words::attention(q, keys, values, scores, len, out);
+        }
         call!(self, attention(q, keys, values, scores, len, out))
     }
 

@@ -114,14 +114,15 @@ impl Element for F16 {
     fn to_f32(raw: u16) -> f32 {
         let sign = u32::from(raw & 0x8000) << 16;
         let magnitude = u32::from(raw & 0x7fff) << 13;
-        let magnitude = if magnitude >= 0x1f << 23 {
+        // The exponent's bias grows from 15 to 127.
+        let magnitude = match magnitude >> 23 {
+            1..0x1f => magnitude + ((127 - 15) << 23),
             // Infinity or NaN: the exponent becomes all ones.
-            f32::from_bits(magnitude | 0xff << 23)
-        } else {
-            // The exponent's bias grows from 15 to 127 by a product, which normalises subnormals too.
-            f32::from_bits(magnitude) * f32::from_bits((127 + 127 - 15) << 23)
+            0x1f => magnitude | 0xff << 23,
+            // A product normalises what is subnormal.
+            _ => (f32::from_bits(magnitude) * f32::from_bits((127 + 127 - 15) << 23)).to_bits(),
         };
-        f32::from_bits(sign | magnitude.to_bits())
+        f32::from_bits(sign | magnitude)
     }
 }
 

@@ -37,6 +37,10 @@ const PARTS: [(&str, &[Stage]); 5] = [
     ("other", &[Stage::NormAndRope]),
 ];
 
+/// The names of [`Stage::ALL`] for programs.
+const STAGES: [&str; Stage::ALL.len()] =
+    ["storage", "projections", "attention", "feed_forward", "norm_and_rope", "classifier", "sampling"];
+
 impl Stats {
     /// Tokens per second after the first, in thousandths.
     fn rate(&self) -> Option<Thousandths> {
@@ -96,8 +100,8 @@ impl Display for Members<'_> {
             f,
             "\"prefill_ticks\":{prefill},\"decode_ticks\":{decode},\"ticks_per_second\":{ticks_per_second},"
         )?;
-        for (name, share) in self.0.shares() {
-            write!(f, "\"{name}\":{},", Thousandths(share))?;
+        for (name, ticks) in STAGES.iter().zip(self.0.stages) {
+            write!(f, "\"{name}_ticks\":{ticks},")?;
         }
         write!(f, "\"read_bytes\":{read},\"retries\":{retries},\"seed\":{seed}")
     }

@@ -81,9 +81,11 @@ fn every_line_is_an_object() {
         assert_eq!(end["new_tokens"], tokens);
         assert_eq!(end["prompt_tokens"].as_u64().unwrap(), events[0]["prompt_tokens"].as_u64().unwrap());
         assert!(end["tokens_per_second"].as_f64().unwrap() > 1.0 && end["stop"] == stop, "{end}");
-        let shares = ["storage", "products", "attention", "sampling", "other"];
-        let sum: f64 = shares.iter().map(|name| end[name].as_f64().unwrap()).sum();
-        assert!((0.99..=1.0).contains(&sum), "{end}");
+        let ticks = |name: &str| end[format!("{name}_ticks")].as_u64().unwrap();
+        let stages =
+            ["storage", "projections", "attention", "feed_forward", "norm_and_rope", "classifier", "sampling"];
+        let sum: u64 = stages.iter().map(|name| ticks(name)).sum();
+        assert!((1..=ticks("prefill") + ticks("decode")).contains(&sum), "{end}");
     }
 }
 
