@@ -21,8 +21,16 @@ pub(crate) trait Products: Copy {
     fn scores(self, query: &[f32], keys: &[i8]) -> [i32; LANES];
     /// Adds to each element of `out`, (head_size,), the sum of its values times their weights, which fits 32 bits.
     ///
-    /// `weights` has four pairs for each eight positions, `values` is (positions / 8, head_size, 8).
+    /// `weights` has four pairs for each eight positions, in the order of [`Products::PAIRS`], `values` is
+    /// (positions / 8, head_size, 8).
     fn mix(self, weights: &[f32], values: &[i8], out: &mut [f32]);
+    /// The positions of a block whose weights are a pair.
+    const PAIRS: [[usize; 2]; 4] = [[0, 1], [2, 3], [4, 5], [6, 7]];
+    /// The largest of scales, none of which is negative, as bits; not-a-number and infinity are larger than all.
+    #[inline(always)]
+    fn largest(self, scales: &[u16]) -> u16 {
+        scales.iter().fold(0, |most, &scale| most.max(scale))
+    }
 }
 
 /// A pair in the memory of a float.
@@ -60,10 +68,9 @@ pub(crate) fn attention<P: Products>(
     let positions = ..blocks * LANES;
     let keys = keys.chunks_exact(block_len).zip(key_scales[positions].as_chunks::<LANES>().0);
     // Of these positions alone: others may hold what was guessed and rejected.
-    let most_value = largest(&value_scales[..len]);
+    let (most_key, most_value) = (unit.largest(&key_scales[..len]), unit.largest(&value_scales[..len]));
     let magnitude = magnitude(q);
-    if [f32_bits(largest(&key_scales[..len])), f32_bits(most_value), magnitude].iter().any(|x| !x.is_finite())
-    {
+    if [f32_bits(most_key), f32_bits(most_value), magnitude].iter().any(|x| !x.is_finite()) {
         return out.fill(f32::NAN);
     }
 
@@ -71,14 +78,15 @@ pub(crate) fn attention<P: Products>(
     let query = &out[..q.len() / 2];
     // So many bits that a score less them, times 255, fits 32.
     let drop = (q.len().next_power_of_two().ilog2() as i32 - 2).clamp(0, 8);
-    let shift = exponent + 127 + 7 - SCORE_BITS - drop;
+    // At least 2 for the largest scale, so that differences of scores fit as well.
+    let shift = (exponent + 127 + 7 - SCORE_BITS - drop).max(exponent_of(most_key) + 2);
     let scores = scores[positions].as_chunks_mut::<LANES>().0;
     let mut most = NONE;
     for (block, (scores, (keys, scales))) in scores.iter_mut().zip(keys).enumerate() {
         let mut sums = unit.scores(query, keys);
         for i in 0..LANES {
             sums[i] =
-                ((sums[i] >> drop) * mantissa(scales[i])) >> (shift - exponent_of(scales[i])).clamp(2, 31);
+                ((sums[i] >> drop) * mantissa(scales[i])) >> (shift - exponent_of(scales[i])).clamp(0, 31);
         }
         for score in sums.iter_mut().skip(len - block * LANES) {
             *score = NONE;
@@ -102,7 +110,8 @@ pub(crate) fn attention<P: Products>(
         }
         let to = &mut scores[block / 2][block % 2 * 4..][..4];
         for (i, to) in to.iter_mut().enumerate() {
-            *to = pair(weights[2 * i], weights[2 * i + 1]);
+            let [low, high] = P::PAIRS[i];
+            *to = pair(weights[low], weights[high]);
         }
     }
 
@@ -133,13 +142,6 @@ fn query(q: &[f32], magnitude: f32, pairs: &mut [f32]) -> i32 {
     exponent
 }
 
-/// The largest scale; not-a-number and infinity are larger than all.
-#[inline(always)]
-fn largest(scales: &[u16]) -> u16 {
-    // Scales are not negative, and so in the order of their bits.
-    scales.iter().fold(0, |most, &scale| most.max(scale))
-}
-
 fn f32_bits(scale: u16) -> f32 {
     f32::from_bits(u32::from(scale) << 16)
 }
@@ -160,8 +162,8 @@ fn exponent_of(scale: u16) -> i32 {
 fn exp2(score: i32) -> i32 {
     /// 2^x - 1 for x from 0 to 1 is x * (a + x * (b + x * c)), within 0.011 %; with 16 bits behind the point.
     const CUBIC: [u32; 3] = [45_580, 14_812, 5_144];
-    // Below, it is 0.
-    let score = score.max(-16 << SCORE_BITS);
+    // Below, it is 0. Limits of 16 bits are an instruction of some CPUs.
+    let score = score.clamp(-16 << SCORE_BITS, (16 << SCORE_BITS) - 1);
     let x = (score as u32 & ((1 << SCORE_BITS) - 1)) << (16 - SCORE_BITS);
     let [a, b, c] = CUBIC;
     let power = x * (a + ((x * (b + ((x * c) >> 16))) >> 16)) >> 17;

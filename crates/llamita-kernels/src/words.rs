@@ -51,43 +51,64 @@ struct Q4;
 fn blocks<B: Bits>(w: QuantizedRows<'_>, x: Quantized<'_>, mut out: Panel<'_>, add: bool) {
     let (groups, rows) = (w.groups(), out.width());
     let blocks = w.bytes.chunks_exact(w.block_len());
+    let columns = B::columns(x.values);
+    let of_token = columns.len() / out.rows();
+    let of_group = of_token / groups;
     for (first, block) in (0..rows).step_by(BLOCK_ROWS).zip(blocks) {
         let (scales, runs) = block.split_at(w.scales_len());
-        let (scales, runs) =
-            (scales.as_chunks::<16>().0, runs.as_chunks::<16>().0.as_chunks::<ROWS>().0.as_chunks::<2>().0);
+        let scales = scales.as_chunks().0;
+        let runs = runs.as_chunks().0.as_chunks().0.as_chunks().0;
         for token in 0..out.rows() {
-            let x = Quantized {
-                values: &x.values[token * w.padded..][..w.padded],
+            let x = Activations {
+                columns: &columns[token * of_token..][..of_token],
                 scales: &x.scales[token * groups..][..groups],
                 sums: &x.sums[token * groups..][..groups],
             };
-            let products = products::<B>(scales, runs, x);
+            let products = products::<B>(scales, runs, x, of_group);
             let out = &mut out.row_mut(token)[first..rows.min(first + BLOCK_ROWS)];
-            for (out, product) in out.iter_mut().zip(products.as_flattened()) {
-                *out = if add { *out + product } else { *product };
+            // A block is most often whole; then the products stay in registers.
+            if let Some(out) = out.first_chunk_mut() {
+                *out = if add { core::array::from_fn(|i| out[i] + products[i]) } else { products };
+            } else {
+                for (out, product) in out.iter_mut().zip(products) {
+                    *out = if add { *out + product } else { product };
+                }
             }
         }
     }
 }
 
-/// The products of a block of rows, in two halves, and one token.
-fn products<B: Bits>(scales: &[Run], runs: &[[[Run; ROWS]; 2]], x: Quantized<'_>) -> [[f32; ROWS]; 2] {
-    let columns = B::columns(x.values);
-    let of_group = columns.len() / scales.len();
-    core::array::from_fn(|half| {
-        let mut products = [0.0; ROWS];
-        let groups = runs.chunks_exact(of_group).zip(columns.chunks_exact(of_group));
-        let factors = scales.iter().zip(x.scales.iter().zip(x.sums));
-        for ((runs, columns), (scales, (&x_scale, &x_sum))) in groups.zip(factors) {
-            let mut sums = [-B::OFFSET * x_sum; ROWS];
-            for (rows, columns) in runs.iter().zip(columns) {
-                B::add(&mut sums, &rows[half], columns);
-            }
-            let scales = unit::scales(&scales.as_chunks().0[half], x_scale);
-            for i in 0..ROWS {
-                products[i] += sums[i] as f32 * scales[i];
+/// Those of a token.
+struct Activations<'x, B: Bits> {
+    columns: &'x [B::Columns],
+    scales: &'x [f32],
+    sums: &'x [i32],
+}
+
+/// The products of a block of rows and a token: scales (groups, 8 rows), runs (columns, 2, 4 rows).
+#[inline(always)]
+fn products<B: Bits>(
+    scales: &[[u8; 2 * BLOCK_ROWS]],
+    mut runs: &[[[Run; ROWS]; 2]],
+    x: Activations<'_, B>,
+    of_group: usize,
+) -> [f32; BLOCK_ROWS] {
+    let mut products = [0.0; BLOCK_ROWS];
+    let mut columns = x.columns;
+    for (scales, (&x_scale, &x_sum)) in scales.iter().zip(x.scales.iter().zip(x.sums)) {
+        let (group_runs, group_columns);
+        (group_runs, runs) = runs.split_at(of_group);
+        (group_columns, columns) = columns.split_at(of_group);
+        let mut sums = [[-B::OFFSET * x_sum; ROWS]; 2];
+        for (half, sums) in sums.iter_mut().enumerate() {
+            for (rows, columns) in group_runs.iter().zip(group_columns) {
+                B::add(sums, &rows[half], columns);
             }
         }
-        products
-    })
+        let scales = unit::scales(scales, x_scale);
+        for i in 0..BLOCK_ROWS {
+            products[i] += sums.as_flattened()[i] as f32 * scales[i];
+        }
+    }
+    products
 }

@@ -360,6 +360,9 @@ impl<S: Source> Weights for Placed<'_, S> {
             rows.row(token as usize - first, out);
             Ok(())
         };
+        if let Home::Mapped(file) = &self.home {
+            return row(&file[start as usize..][..len], out);
+        }
         // Where the classifier is the embedding, it may be pinned.
         if tape.config().shared_classifier {
             let tensor = Tape::index(tape.config(), Tensor::Matrix(Matrix::Classifier));
@@ -370,10 +373,7 @@ impl<S: Source> Weights for Placed<'_, S> {
             }
         }
         let verifies = self.verifies(Tape::len(tape.config()) - 1);
-        let reader = match &mut self.home {
-            Home::Mapped(file) => return row(&file[start as usize..][..len], out),
-            Home::Streamed(reader) => reader,
-        };
+        let Home::Streamed(reader) = &mut self.home else { return Ok(()) };
         let span = Span { start, len };
         let refuse = |error| Error::Read(Tensor::Embedding, error);
         if !verifies || tape.entry(Tensor::Embedding).checksum.is_none() {

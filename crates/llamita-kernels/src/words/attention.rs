@@ -27,6 +27,13 @@ struct Words;
 const ELEMENTS: usize = 4;
 
 impl Products for Words {
+    const PAIRS: [[usize; 2]; 4] = super::unit::PAIRS;
+
+    #[inline(always)]
+    fn largest(self, scales: &[u16]) -> u16 {
+        super::unit::largest(scales)
+    }
+
     #[inline(always)]
     fn scores(self, query: &[f32], keys: &[i8]) -> [i32; LANES] {
         let mut sums = [0; LANES];

@@ -6,6 +6,7 @@ use core::arch::asm;
 
 use super::{Bits, Q4, Q8, ROWS, Run};
 use crate::LANES;
+use crate::quantized::BLOCK_ROWS;
 use crate::rows::{Element, F16};
 
 /// The even and the odd bytes of a word, each as two numbers of 16 bits with their signs.
@@ -47,26 +48,51 @@ fn signed_word<const N: usize>(bytes: &[i8; N], i: usize) -> u32 {
     u32::from_le_bytes(bytes.as_chunks::<4>().0[i].map(|byte| byte as u8))
 }
 
-/// Scales of four rows, each times that of the activations.
+/// Scales of a block's rows, each times that of the activations.
 #[inline(always)]
-pub(super) fn scales(bytes: &[u8; 2 * ROWS], x_scale: f32) -> [f32; ROWS] {
-    let words = [word(bytes, 0), word(bytes, 1)];
+pub(super) fn scales(bytes: &[u8; 2 * BLOCK_ROWS], x_scale: f32) -> [f32; BLOCK_ROWS] {
+    let words = [word(bytes, 0), word(bytes, 1), word(bytes, 2), word(bytes, 3)];
     // An exponent of ones, which is infinity or not a number, carries into the sign.
-    let [a, b] = words.map(|word| (word & 0x7fff_7fff) + 0x0400_0400);
-    if cfg!(not(target_abi = "eabihf")) || (a | b) & 0x8000_8000 != 0 || !(x_scale < 32_768.0) {
-        return scales_of_any_kind(words, x_scale);
+    let carried =
+        words.map(|word| (word & 0x7fff_7fff) + 0x0400_0400).into_iter().fold(0, |all, word| all | word);
+    if cfg!(not(target_abi = "eabihf")) || carried & 0x8000_8000 != 0 || !(x_scale < 32_768.0) {
+        return scales_of_any_kind(bytes, x_scale);
     }
     // With a unit for floats: the sign and the rest in their places, and the exponent's bias, 15 instead of 127, made up
     // for by the product.
     let x_scale = x_scale * f32::from_bits((127 + 127 - 15) << 23);
     let scale = |word: u32| f32::from_bits((word as i32 >> 3) as u32 & 0x8fff_e000) * x_scale;
-    [scale(words[0] << 16), scale(words[0]), scale(words[1] << 16), scale(words[1])]
+    core::array::from_fn(|i| scale(if i % 2 == 0 { words[i / 2] << 16 } else { words[i / 2] }))
 }
 
 #[cold]
 #[inline(never)]
-fn scales_of_any_kind(words: [u32; 2], x_scale: f32) -> [f32; ROWS] {
-    core::array::from_fn(|i| F16::to_f32((words[i / 2] >> (i % 2 * 16)) as u16) * x_scale)
+fn scales_of_any_kind(bytes: &[u8; 2 * BLOCK_ROWS], x_scale: f32) -> [f32; BLOCK_ROWS] {
+    core::array::from_fn(|i| F16::to_f32(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])) * x_scale)
+}
+
+/// See [`crate::attention::Products::PAIRS`]: the even and the odd bytes of a word.
+pub(super) const PAIRS: [[usize; 2]; 4] = [[0, 2], [1, 3], [4, 6], [5, 7]];
+
+/// See [`crate::attention::Products::largest`]: two at a time.
+#[inline(always)]
+pub(super) fn largest(scales: &[u16]) -> u16 {
+    let (pairs, rest) = scales.as_chunks::<2>();
+    let mut most: u32 = 0;
+    for pair in pairs {
+        let pair = u32::from(pair[0]) | u32::from(pair[1]) << 16;
+        // SAFETY: As above. What is larger is what the difference adds, if it is not negative.
+        unsafe {
+            asm!(
+                "uqsub16 {pair}, {pair}, {most}",
+                "uadd16 {most}, {most}, {pair}",
+                pair = inout(reg) pair => _, most = inout(reg) most,
+                options(pure, nomem, nostack)
+            );
+        }
+    }
+    let rest = rest.first().map_or(0, |&scale| scale);
+    (most as u16).max((most >> 16) as u16).max(rest)
 }
 
 /// Adds the products of two elements of the query with keys of 8 positions, (2, 8).
@@ -86,8 +112,7 @@ pub(super) fn add_scores(sums: &mut [i32; LANES], query: [i32; 2], keys: &[i8; 2
 #[inline(always)]
 pub(super) fn add_values<const N: usize>(sums: &mut [i32; N], weights: &[f32; 4], values: &[[i8; LANES]; N]) {
     for i in 0..2 {
-        let [low, high] = [weights[2 * i].to_bits(), weights[2 * i + 1].to_bits()];
-        let (even, odd) = (low & 0xffff | high << 16, low >> 16 | high & 0xffff_0000);
+        let [even, odd] = [weights[2 * i].to_bits(), weights[2 * i + 1].to_bits()];
         for (sum, values) in sums.iter_mut().zip(values) {
             let values = halves(signed_word(values, i));
             *sum = add_products(add_products(*sum, even, values[0]), odd, values[1]);

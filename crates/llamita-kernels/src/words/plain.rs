@@ -3,12 +3,22 @@
 use super::{Bits, Q4, Q8, ROWS, Run};
 use crate::LANES;
 use crate::attention::halves;
+use crate::quantized::BLOCK_ROWS;
 use crate::rows::{Element, F16};
 
-/// Scales of four rows, each times that of the activations.
+/// Scales of a block's rows, each times that of the activations.
 #[inline(always)]
-pub(super) fn scales(bytes: &[u8; 2 * ROWS], x_scale: f32) -> [f32; ROWS] {
+pub(super) fn scales(bytes: &[u8; 2 * BLOCK_ROWS], x_scale: f32) -> [f32; BLOCK_ROWS] {
     core::array::from_fn(|i| F16::to_f32(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])) * x_scale)
+}
+
+/// See [`crate::attention::Products::PAIRS`].
+pub(super) const PAIRS: [[usize; 2]; 4] = [[0, 1], [2, 3], [4, 5], [6, 7]];
+
+/// See [`crate::attention::Products::largest`].
+#[inline(always)]
+pub(super) fn largest(scales: &[u16]) -> u16 {
+    scales.iter().fold(0, |most, &scale| most.max(scale))
 }
 
 /// Adds the products of two elements of the query with keys of 8 positions, (2, 8).
