@@ -36,7 +36,7 @@ mod llama;
 mod loading;
 mod palette;
 
-use core::fmt::{Arguments, Write};
+use core::fmt::{self, Arguments, Display, Write};
 
 use embedded_graphics::pixelcolor::Rgb565;
 use embedded_graphics::prelude::DrawTarget;
@@ -141,9 +141,12 @@ impl<D: DrawTarget<Color = Rgb565>> Screen<D> {
 
     /// Shows an error in place of the story, in another colour. What does not fit the page is cut. The next
     /// [`push`](Self::push) begins a page of its own.
-    pub fn message(&mut self, text: &str) -> Result<(), D::Error> {
+    pub fn message(&mut self, text: impl Display) -> Result<(), D::Error> {
         self.begin(View::Message)?;
-        self.flow.write(&mut self.target, &self.layout, CORAL, Full::Cut, text)
+        let mut message = Message { screen: self, outcome: Ok(()) };
+        // The panel's own error is kept.
+        let _ = write!(message, "{text}");
+        message.outcome
     }
 
     /// Makes room for a new story: the text and the status go, the title stays.
@@ -180,6 +183,20 @@ impl<D: DrawTarget<Color = Rgb565>> Screen<D> {
         line.cut(self.layout.status_columns);
         let style = Style { font: &self.layout.fonts.status, ink: AMBER, paper: DUSK };
         self.status.show(&mut self.target, self.layout.status_text(), &style, &line)
+    }
+}
+
+/// An error as it is written, a piece at a time.
+struct Message<'s, D: DrawTarget> {
+    screen: &'s mut Screen<D>,
+    outcome: Result<(), D::Error>,
+}
+
+impl<D: DrawTarget<Color = Rgb565>> Write for Message<'_, D> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let Screen { target, layout, flow, .. } = &mut *self.screen;
+        self.outcome = flow.write(target, layout, CORAL, Full::Cut, text);
+        self.outcome.as_ref().map_err(|_| fmt::Error).copied()
     }
 }
 

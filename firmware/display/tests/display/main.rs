@@ -2,6 +2,7 @@
 
 mod cost;
 mod failures;
+mod golden;
 mod panel;
 mod pictures;
 mod text;
