@@ -1,26 +1,26 @@
 //! The console: lines in, commands, and what is done next.
 
-use core::str;
+use core::{mem, str};
 
 use llamita::Kernels;
 use llamita_kernels::conformance;
-use llamita_storage::sd::BlockDevice;
 use llamita_storage::{SECTOR, Sector};
 
-use crate::Machine;
+use crate::card::Watched;
 use crate::command::{Command, HELP, Options, Setting, cache_name, parse};
 use crate::editor::{Editor, LINE, Line, PROMPT, Typed};
 use crate::load::Session;
 use crate::models::{self, FLASH, Found, NAME, Name};
-use crate::port::Port;
+use crate::port::{Port, TYPED};
 use crate::stats::{Lines, Members, Stats};
 use crate::text::{Clean, Escaped};
+use crate::{Card, Machine};
 
 /// What lives as long as the program, whatever models come and go.
-pub(crate) struct App<'m, 'c, M: Machine, D> {
+pub(crate) struct App<'m, 'c, M: Machine, C> {
     pub port: Port<'m, M>,
     pub flash: Option<&'c [u8]>,
-    pub card: Option<&'c D>,
+    pub card: Option<&'c C>,
     pub options: Options,
     /// How the last text was made.
     pub last: Option<Stats>,
@@ -39,8 +39,8 @@ pub(crate) enum Next {
     Quit,
 }
 
-impl<'m, 'c, M: Machine, D: BlockDevice> App<'m, 'c, M, D> {
-    pub fn new(machine: &'m mut M, mapped: Option<&'c [u8]>, card: Option<&'c D>) -> Self {
+impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
+    pub fn new(machine: &'m mut M, mapped: Option<&'c [u8]>, card: Option<&'c C>) -> Self {
         Self {
             port: Port::new(machine),
             // Flash that was never written has no model.
@@ -54,6 +54,9 @@ impl<'m, 'c, M: Machine, D: BlockDevice> App<'m, 'c, M, D> {
     }
 
     pub fn run(&mut self, memory: &mut [Sector]) {
+        if let Some(panel) = self.port.panel() {
+            panel.start("llamita");
+        }
         self.port.say(format_args!(
             "llamita {} on {}: {} bytes of memory for models, {} arithmetic. /help lists commands.",
             env!("CARGO_PKG_VERSION"),
@@ -76,7 +79,7 @@ impl<'m, 'c, M: Machine, D: BlockDevice> App<'m, 'c, M, D> {
     fn first(&mut self) -> Next {
         let mut only = None;
         let (count, result) =
-            models::each(self.flash, self.card, |found| only = Name::try_from(found.name).ok());
+            models::each(self.flash, self.device(), |found| only = Name::try_from(found.name).ok());
         if count == 1 && only.is_some() {
             if let Err(error) = result {
                 self.port.say(format_args!("note: {error}"));
@@ -88,10 +91,16 @@ impl<'m, 'c, M: Machine, D: BlockDevice> App<'m, 'c, M, D> {
         Next::Idle
     }
 
+    /// The card's device, on which files are looked up.
+    pub fn device(&self) -> Option<Watched<'c, M, C::Device>> {
+        self.card.map(|card| Watched::new(card.device()))
+    }
+
     /// Lists the models.
     fn list(&mut self) {
+        let device = self.device();
         let Self { flash, card, port, .. } = self;
-        let (count, result) = models::each(*flash, *card, |Found { number, name, bytes }| {
+        let (count, result) = models::each(*flash, device, |Found { number, name, bytes }| {
             if port.json {
                 let name = Escaped(name);
                 port.put(format_args!(
@@ -107,9 +116,10 @@ impl<'m, 'c, M: Machine, D: BlockDevice> App<'m, 'c, M, D> {
                 port.refuse(&error);
             }
             (0, Ok(())) if card.is_none() => {
-                port.refuse(
-                    &"there is no model in flash, and this board has no card: write a GGUF file to its flash as the board wants it",
-                );
+                port.refuse(&format_args!(
+                    "there is no model in flash, and this board has no card: {}",
+                    M::FLASH_REMEDY
+                ));
             }
             (0, Ok(())) => {
                 port.refuse(&"the card has no .gguf file in its root folder: copy one there, then /models");
@@ -118,6 +128,9 @@ impl<'m, 'c, M: Machine, D: BlockDevice> App<'m, 'c, M, D> {
         }
         if count > 0 {
             port.say(format_args!("/model with a number or a name loads one"));
+            if let Some(panel) = port.panel() {
+                panel.note("/model loads a model");
+            }
         }
     }
 
@@ -131,7 +144,7 @@ impl<'m, 'c, M: Machine, D: BlockDevice> App<'m, 'c, M, D> {
             return Some(Next::Load);
         }
         let mut named = None;
-        let (_, result) = models::each(self.flash, self.card, |found| {
+        let (_, result) = models::each(self.flash, self.device(), |found| {
             if found.is(typed) && named.is_none() {
                 named = Some(Name::try_from(found.name));
             }
@@ -160,8 +173,12 @@ impl<'m, 'c, M: Machine, D: BlockDevice> App<'m, 'c, M, D> {
     }
 
     /// Lines and what they ask for, with a model or without, until something else is to be done.
-    pub fn console(&mut self, mut session: Option<&mut Session<'_, D>>) -> Next {
+    pub fn console(&mut self, mut session: Option<&mut Session<'_, C>>) -> Next {
         if let Some(session) = &session {
+            if let Some(panel) = self.port.panel() {
+                panel.clear();
+                panel.note("type a prompt");
+            }
             self.plan(session);
         }
         loop {
@@ -213,6 +230,9 @@ impl<'m, 'c, M: Machine, D: BlockDevice> App<'m, 'c, M, D> {
     /// Waits for a line.
     fn line(&mut self, model: Option<&str>) -> Typed {
         let port = &mut self.port;
+        if mem::take(&mut port.lost) {
+            port.say(format_args!("note: more than {TYPED} keys were typed ahead, and are forgotten"));
+        }
         match (port.json, model) {
             (false, _) => port.put(format_args!("{PROMPT}")),
             (true, None) => port.put(format_args!("{{\"event\":\"ready\",\"model\":null}}\n")),
@@ -288,7 +308,7 @@ impl<'m, 'c, M: Machine, D: BlockDevice> App<'m, 'c, M, D> {
     }
 
     /// Tells where the model is.
-    fn plan(&mut self, session: &Session<'_, D>) {
+    fn plan(&mut self, session: &Session<'_, C>) {
         let (port, places, name) = (&mut self.port, session.places, session.name);
         let config = session.engine.config();
         let (layers, dim, vocabulary_size) = (config.n_layers, config.dim, config.vocab_size);

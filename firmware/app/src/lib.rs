@@ -6,8 +6,7 @@
 //! object a line.
 //!
 //! Beside the memory that is lent, it takes stack: 32 KiB are enough for models of up to 16 layers, 44 KiB for those of
-//! 48, which is the most, and 72 KiB while `/selftest` runs (measured on x86-64, 2026). A self-test takes some seconds
-//! on a slow board, in which the watchdog is not fed.
+//! 48, which is the most, and 72 KiB while `/selftest` runs (measured on x86-64, 2026).
 //!
 //! ```no_run
 //! use llamita_firmware::{Lent, Machine, NoCard, run};
@@ -24,21 +23,23 @@
 
 mod app;
 mod arena;
+mod card;
 mod check;
 mod command;
 mod editor;
 mod load;
 mod models;
+mod panel;
 mod place;
 mod port;
 mod stats;
 mod tell;
 mod text;
 
-use core::convert::Infallible;
+pub use card::{Card, NoCard};
+pub use panel::Panel;
 
 use llamita_storage::Sector;
-use llamita_storage::sd::{Block, BlockCount, BlockDevice, BlockIdx};
 
 /// What the application needs of a board.
 pub trait Machine {
@@ -57,9 +58,28 @@ pub trait Machine {
     /// What the board is called.
     const NAME: &'static str;
 
-    /// Tells the watchdog that all is well; called once a pass over the weights, which is
-    /// a token or a few of a prompt, and while waiting for keys; not while kernels are checked.
-    fn feed(&mut self) {}
+    /// How a model comes into the flash of this board, for somebody who finds none there.
+    const FLASH_REMEDY: &'static str = "write a GGUF file there as the board wants it";
+
+    /// Tells the watchdog that all is well. It is asked for several times a layer, before each read from a card, and
+    /// while waiting for keys: as [`ticks`](Self::ticks), where nobody has the machine.
+    fn feed() {}
+
+    /// What shows the story besides, if the board has something.
+    fn panel(&mut self) -> Option<&mut dyn Panel> {
+        None
+    }
+
+    /// Bytes of the stack that have been used so far, and all that it has, if the board knows.
+    fn stack() -> Option<(usize, usize)> {
+        None
+    }
+}
+
+/// The ticks of a machine for those who ask for them in the midst of a pass, so that its watchdog is fed there.
+fn watched_ticks<M: Machine>() -> u64 {
+    M::feed();
+    M::ticks()
 }
 
 /// What the board lends.
@@ -70,29 +90,9 @@ pub struct Lent<'m> {
     pub mapped: Option<&'m [u8]>,
 }
 
-/// The card of a board that has none, for [`run`].
-#[derive(Clone, Copy, Debug)]
-pub enum NoCard {}
-
-impl BlockDevice for NoCard {
-    type Error = Infallible;
-
-    fn read(&self, _: &mut [Block], _: BlockIdx) -> Result<(), Infallible> {
-        match *self {}
-    }
-
-    fn write(&self, _: &[Block], _: BlockIdx) -> Result<(), Infallible> {
-        match *self {}
-    }
-
-    fn num_blocks(&self) -> Result<BlockCount, Infallible> {
-        match *self {}
-    }
-}
-
 /// Runs the console until the host asks to end it by `/quit`, or for ever.
 ///
 /// The only model that there is is loaded at once; of several, one is chosen by `/model`.
-pub fn run<M: Machine, D: BlockDevice>(machine: &mut M, lent: Lent<'_>, card: Option<&D>) {
+pub fn run<M: Machine, C: Card>(machine: &mut M, lent: Lent<'_>, card: Option<&C>) {
     app::App::new(machine, lent.mapped, card).run(lent.memory);
 }

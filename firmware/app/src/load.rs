@@ -5,17 +5,18 @@ use core::fmt;
 use llamita::format::FormatError;
 use llamita::weights::{Entry, Tape};
 use llamita::{Engine, Kernels, Model, Solo, State, Tokenizer};
-use llamita_storage::sd::{BlockDevice, Extent, Extents, SdSource, Shared};
+use llamita_storage::sd::{Extent, Extents, SdSource, Shared};
 use llamita_storage::{Home, Lent, MEMORIES, Placed, PlanError, Reader, SECTOR, Sector, Source, Verify};
 use zerocopy::IntoBytes;
 
-use crate::Machine;
 use crate::app::{App, Next};
 use crate::arena::{Arena, Short};
+use crate::card::Watched;
 use crate::check;
 use crate::models::{FLASH, Name};
 use crate::place::{Places, Wanted, tokens_len};
 use crate::port::Told;
+use crate::{Card, Machine, watched_ticks};
 
 /// Pieces of a file on the card, at most.
 pub(crate) const PIECES: usize = 64;
@@ -26,13 +27,10 @@ const TRIES: u32 = 3;
 /// Tensors of a layer, and those that belong to none.
 const TENSORS: (usize, usize) = (Tape::LAYER.len(), 3);
 
-/// What a model on a card is read from.
-pub(crate) type CardSource<'s, D> = SdSource<'s, Shared<'s, D>, &'s mut [Sector]>;
-
 /// A model that is ready.
-pub(crate) struct Session<'s, D: BlockDevice> {
+pub(crate) struct Session<'s, C: Card + 's> {
     pub name: &'s str,
-    pub engine: Engine<'s, Placed<'s, CardSource<'s, D>>, Solo>,
+    pub engine: Engine<'s, Placed<'s, C::Source<'s>>, Solo>,
     pub tokenizer: Tokenizer<'s>,
     /// Room for the tokens of a text.
     pub tokens: &'s mut [u32],
@@ -66,10 +64,14 @@ impl fmt::Display for Refused<'_> {
     }
 }
 
-impl<'c, M: Machine, D: BlockDevice> App<'_, 'c, M, D> {
+impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
     /// Loads a model, and runs the console with it until something else is to be done.
     pub fn load(&mut self, memory: &mut [Sector], name: &Name) -> Next {
         self.port.feed();
+        if let Some(panel) = self.port.panel() {
+            panel.start(name);
+            panel.note("loading");
+        }
         let next = match self.flash.filter(|_| name == FLASH) {
             Some(file) => self.with_header(name, Origin::Flash(file), file, memory),
             None => self.load_from_card(memory, name),
@@ -82,14 +84,14 @@ impl<'c, M: Machine, D: BlockDevice> App<'_, 'c, M, D> {
     }
 
     fn load_from_card(&mut self, memory: &mut [Sector], name: &str) -> Result<Next, Told> {
-        let Some(card) = self.card else {
+        let Some(card) = self.device() else {
             return Err(
                 self.refuse(name, &"this board has no card, only its flash: /models lists what it has")
             );
         };
         let mut pieces = [Extent::EMPTY; PIECES];
-        let extents = Extents::find(card, name, &mut pieces).map_err(|error| self.refuse(name, &error))?;
-        let len = self.read_header(card, extents, name, memory)?;
+        let extents = Extents::find(&card, name, &mut pieces).map_err(|error| self.refuse(name, &error))?;
+        let len = self.read_header(&card, extents, name, memory)?;
         let (header, memory) = memory.split_at_mut(len.div_ceil(SECTOR));
         let header: &[Sector] = header;
         self.with_header(name, Origin::Card(extents), &header.as_bytes()[..len], memory)
@@ -98,7 +100,7 @@ impl<'c, M: Machine, D: BlockDevice> App<'_, 'c, M, D> {
     /// Reads the header to the begin of the memory, and returns its length.
     fn read_header(
         &mut self,
-        card: &D,
+        card: &Watched<'_, M, C::Device>,
         extents: Extents<'_>,
         name: &str,
         memory: &mut [Sector],
@@ -133,7 +135,7 @@ impl<'c, M: Machine, D: BlockDevice> App<'_, 'c, M, D> {
     /// Reads the first sectors of a file; some more times where that fails.
     fn read(
         &mut self,
-        card: &D,
+        card: &Watched<'_, M, C::Device>,
         extents: Extents<'_>,
         name: &str,
         memory: &mut [Sector],
@@ -205,7 +207,7 @@ impl<'c, M: Machine, D: BlockDevice> App<'_, 'c, M, D> {
         tape: Tape<'s>,
         header: &[u8],
         memory: &'s mut [Sector],
-    ) -> Result<Session<'s, D>, Told>
+    ) -> Result<Session<'s, C>, Told>
     where
         'c: 's,
     {
@@ -236,6 +238,7 @@ impl<'c, M: Machine, D: BlockDevice> App<'_, 'c, M, D> {
             file: origin.len(),
             mapped: matches!(origin, Origin::Flash(_)),
             memory: arena.left(),
+            buffers: C::BUFFERS,
             context: self.options.context,
             cache: self.options.cache,
         };
@@ -251,16 +254,15 @@ impl<'c, M: Machine, D: BlockDevice> App<'_, 'c, M, D> {
 
         let mut take = || {
             let tokens = arena.numbers(tokens_len(capacity.context), "the tokens of a text")?;
-            let buffer =
-                arena.sectors(if plan.mapped.is_some() { 0 } else { plan.buffer / SECTOR }, "a buffer")?;
+            let buffers = arena.sectors(plan.buffers * (plan.buffer / SECTOR), "buffers")?;
             let single = arena.sectors(plan.single / SECTOR, "a row of the embedding")?;
             let norms = arena.numbers(plan.norms as usize / size_of::<f32>(), "the norms")?;
             let state =
                 arena.numbers(plan.state as usize / size_of::<f32>(), "activations, keys and values")?;
             let pinned = arena.sectors(plan.pinning.room[0] as usize / SECTOR, "the weights")?;
-            Ok::<_, Short>((tokens, [buffer, single], norms, state, pinned))
+            Ok::<_, Short>((tokens, [buffers, single], norms, state, pinned))
         };
-        let (tokens, [buffer, single], norms, state, pinned) =
+        let (tokens, [buffers, single], norms, state, pinned) =
             take().map_err(|error| self.refuse(name, &error))?;
         // In flash the header takes no memory.
         let header_len = if plan.mapped.is_some() { 0 } else { header.len() };
@@ -269,8 +271,9 @@ impl<'c, M: Machine, D: BlockDevice> App<'_, 'c, M, D> {
 
         let (home, streamed) = match (origin, self.card) {
             (Origin::Card(extents), Some(card)) => {
-                let source = SdSource::new(Shared(card), extents);
-                let reader = Reader::new(source, [buffer], single).with_clock(M::ticks);
+                let buffers = buffers.chunks_exact_mut((plan.buffer / SECTOR).max(1));
+                let reader = Reader::new(card.source(extents), buffers, single);
+                let reader = reader.with_clock(watched_ticks::<M>);
                 // An embedding that is no classifier is never pinned.
                 let reads = plan.streamed > 0 || !config.shared_classifier;
                 (Home::Streamed(reader), Some(extents).filter(|_| reads))
@@ -281,7 +284,12 @@ impl<'c, M: Machine, D: BlockDevice> App<'_, 'c, M, D> {
         };
         let mut lent = Lent { norms, pinned: <[&mut [Sector]; MEMORIES]>::default() };
         lent.pinned[0] = pinned;
-        let weights = Placed::load(tape, home, lent, Verify::First, |_, _| self.port.feed());
+        let weights = Placed::load(tape, home, lent, Verify::First, |done, all| {
+            self.port.feed();
+            if let Some(panel) = self.port.panel() {
+                panel.progress(done, all);
+            }
+        });
         let weights = weights.map_err(|error| self.refuse(name, &error))?;
         let state = State::new(&config, capacity, state).map_err(|error| self.refuse(name, &error))?;
         let engine = Engine::new(weights, state, Solo, kernels);

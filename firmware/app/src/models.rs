@@ -35,7 +35,7 @@ impl Found<'_> {
 /// Tells every model, the one in flash first, and how many there are; the error is that of the card.
 pub(crate) fn each<D: BlockDevice>(
     flash: Option<&[u8]>,
-    card: Option<&D>,
+    card: Option<D>,
     mut tell: impl FnMut(Found<'_>),
 ) -> (usize, Result<(), sd::Error<D::Error>>) {
     let mut number = 0;
@@ -44,7 +44,7 @@ pub(crate) fn each<D: BlockDevice>(
         tell(Found { number, name: FLASH, bytes: flash.len() as u64 });
     }
     let result = card.map_or(Ok(()), |card| {
-        sd::list(card, "", ENDING, |name, bytes| {
+        sd::list(&card, "", ENDING, |name, bytes| {
             number += 1;
             tell(Found { number, name, bytes });
         })

@@ -21,6 +21,8 @@ pub(crate) struct Wanted<'t> {
     pub file: u64,
     /// Whether it is in memory-mapped flash.
     pub mapped: bool,
+    /// Buffers for what is read.
+    pub buffers: usize,
     /// Bytes of memory that are left for it.
     pub memory: u64,
     /// The longest text.
@@ -83,13 +85,12 @@ impl Wanted<'_> {
         let capacity = self.capacity(context, batch);
         // The tokens, and sectors that norms, state and tokens do not fill.
         let other = 4 * tokens_len(context) as u64 + 3 * SECTOR as u64;
-        // A card keeps its reader waiting, so that more than one buffer would be none the better.
         let request = Request {
             tape: self.tape,
             file: self.file,
             capacity,
             other,
-            buffers: 1,
+            buffers: self.buffers,
             in_place: self.mapped,
             pin: true,
         };

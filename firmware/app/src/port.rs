@@ -5,9 +5,12 @@ use core::fmt::{self, Display, Write};
 use embedded_io::{Read, ReadReady, Write as _};
 use heapless::{Deque, Vec};
 
-use crate::Machine;
 use crate::editor::CTRL_C;
 use crate::text::{Clean, Escaped};
+use crate::{Machine, Panel};
+
+/// Keys that may wait.
+pub(crate) const TYPED: usize = 128;
 
 /// The machine, with what is on its way to and from its port.
 ///
@@ -17,7 +20,9 @@ pub(crate) struct Port<'m, M: Machine> {
     /// Text that has not been sent yet.
     out: Vec<u8, 64>,
     /// Keys that came while a story was told.
-    typed: Deque<u8, 128>,
+    typed: Deque<u8, TYPED>,
+    /// Whether there were too many of them.
+    pub lost: bool,
     /// Whether events are told as JSON, to a program.
     pub json: bool,
 }
@@ -27,12 +32,17 @@ pub(crate) struct Told;
 
 impl<'m, M: Machine> Port<'m, M> {
     pub fn new(machine: &'m mut M) -> Self {
-        Self { machine, out: Vec::new(), typed: Deque::new(), json: false }
+        Self { machine, out: Vec::new(), typed: Deque::new(), lost: false, json: false }
     }
 
     /// Tells the watchdog that all is well.
     pub fn feed(&mut self) {
-        self.machine.feed();
+        M::feed();
+    }
+
+    /// What shows the story besides.
+    pub fn panel(&mut self) -> Option<&mut dyn Panel> {
+        self.machine.panel()
     }
 
     /// Waits for a key.
@@ -49,15 +59,19 @@ impl<'m, M: Machine> Port<'m, M> {
     /// Whether something is to be stopped. Other keys wait for their line; what was typed before is forgotten.
     pub fn interrupted(&mut self) -> bool {
         self.feed();
-        // Where there is no room the port keeps what it can, so that a host's lines are not lost.
-        while !self.typed.is_full()
-            && let Some(key) = self.poll()
-        {
+        // No more of them, should a port always have another.
+        for _ in 0..TYPED {
+            let Some(key) = self.poll() else { break };
             if key == CTRL_C {
                 self.typed.clear();
+                self.lost = false;
                 return true;
             }
-            let _ = self.typed.push_back(key);
+            // The rest of a line would be taken for another line, so none is kept where not all are.
+            self.lost = self.lost || self.typed.push_back(key).is_err();
+            if self.lost {
+                self.typed.clear();
+            }
         }
         false
     }
@@ -95,6 +109,9 @@ impl<'m, M: Machine> Port<'m, M> {
 
     /// Writes a part of a text, or of a string of JSON.
     pub fn piece(&mut self, text: &str) {
+        if let Some(panel) = self.panel() {
+            panel.push(text);
+        }
         if self.json {
             self.put(format_args!("{}", Escaped(text)));
         } else {
@@ -114,6 +131,9 @@ impl<'m, M: Machine> Port<'m, M> {
 
     /// Tells what went wrong, and what to do about it.
     pub fn refuse(&mut self, error: &dyn Display) -> Told {
+        if let Some(panel) = self.panel() {
+            panel.message(error);
+        }
         if self.json {
             self.put(format_args!("{{\"event\":\"error\",\"message\":\"{}\"}}\n", Escaped(error)));
         } else {

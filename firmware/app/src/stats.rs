@@ -26,6 +26,8 @@ pub(crate) struct Stats {
     /// Bytes that were read, and reads that were repeated.
     pub read: u64,
     pub retries: u64,
+    /// Bytes of the stack that have been used since the start, and all that it has, if the board knows.
+    pub stack: Option<(usize, usize)>,
 }
 
 /// Parts of the time, and what they are called.
@@ -76,7 +78,11 @@ impl Display for Lines<'_> {
         for (name, share) in self.0.shares() {
             write!(f, ", {name} {}.{} %", share / 10, share % 10)?;
         }
-        write!(f, ", {read} bytes read, {retries} retries, seed {seed}]")
+        write!(f, ", {read} bytes read, {retries} retries, seed {seed}")?;
+        if let Some((used, all)) = self.0.stack {
+            write!(f, ", {used} of {all} bytes of stack")?;
+        }
+        f.write_str("]")
     }
 }
 
@@ -103,6 +109,10 @@ impl Display for Members<'_> {
         for (name, ticks) in STAGES.iter().zip(self.0.stages) {
             write!(f, "\"{name}_ticks\":{ticks},")?;
         }
-        write!(f, "\"read_bytes\":{read},\"retries\":{retries},\"seed\":{seed}")
+        write!(f, "\"read_bytes\":{read},\"retries\":{retries},\"seed\":{seed}")?;
+        if let Some((used, all)) = self.0.stack {
+            write!(f, ",\"stack_used\":{used},\"stack_bytes\":{all}")?;
+        }
+        Ok(())
     }
 }

@@ -2,13 +2,13 @@
 
 use llamita::tokenizer::{TokenizerError, Work};
 use llamita::{Generation, Profile, Sampler, Settings, Stop, Tokenizer, Utf8Stream};
-use llamita_storage::sd::{BlockDevice, Extent, Extents};
+use llamita_storage::sd::{Extent, Extents};
 
-use crate::Machine;
 use crate::app::{App, Next};
 use crate::load::Session;
 use crate::port::{Port, Told};
 use crate::stats::Stats;
+use crate::{Card, Machine, watched_ticks};
 
 /// Bytes of the longest word of a prompt, which are merged in memory of the stack.
 const WORD: usize = 256;
@@ -24,21 +24,21 @@ struct Way {
     aloud: bool,
 }
 
-impl<M: Machine, D: BlockDevice> App<'_, '_, M, D> {
+impl<M: Machine, C: Card> App<'_, '_, M, C> {
     /// Continues a prompt; says what is next where the model is of no use any more.
-    pub fn tell(&mut self, session: &mut Session<'_, D>, prompt: &str) -> Option<Next> {
+    pub fn tell(&mut self, session: &mut Session<'_, C>, prompt: &str) -> Option<Next> {
         let seed = self.options.seed.unwrap_or_else(seed_of::<M>);
         let way = Way { sampling: self.options.sampling, seed, steps: self.options.steps, aloud: true };
         self.make(session, prompt, &way).unwrap_or(None)
     }
 
     /// Makes a text that nobody reads, for its statistics.
-    pub fn bench(&mut self, session: &mut Session<'_, D>) -> Option<Next> {
+    pub fn bench(&mut self, session: &mut Session<'_, C>) -> Option<Next> {
         let sampling = Settings { temperature: 0.0, ..Settings::default() };
         self.make(session, "", &Way { sampling, seed: 1, steps: BENCH, aloud: false }).unwrap_or(None)
     }
 
-    fn make(&mut self, session: &mut Session<'_, D>, prompt: &str, way: &Way) -> Result<Option<Next>, Told> {
+    fn make(&mut self, session: &mut Session<'_, C>, prompt: &str, way: &Way) -> Result<Option<Next>, Told> {
         if !self.is_same_card(session) {
             let text = "the model is not where it was on the card, or the card is gone: /model loads it again, /models \
                         lists what there is";
@@ -57,17 +57,19 @@ impl<M: Machine, D: BlockDevice> App<'_, '_, M, D> {
             )),
             error => port.refuse(&error),
         })?;
+        // BOS is of the prompt's tokens, but not of the steps; no text becomes it.
+        let control = usize::from(tokens[0] == tokenizer.bos());
         let steps = way.steps;
-        let room = steps.saturating_add(1).min(tokens.len());
+        let room = steps.saturating_add(control).min(tokens.len());
         if count > room {
             return Err(port.refuse(&format_args!(
                 "the prompt has {} tokens, a text may have {steps}: shorten it, or raise /steps",
-                count - 1
+                count - control
             )));
         }
         let mut sampler = Sampler::new(way.sampling, way.seed).map_err(|error| port.refuse(&error))?;
         let read = engine.weights().stats();
-        engine.profile = Profile::with_clock(M::ticks);
+        engine.profile = Profile::with_clock(watched_ticks::<M>);
         let ends = [tokenizer.bos(), tokenizer.eos()];
         let text = Generation::new(engine, &mut sampler, &mut tokens[..room], count, ends);
         let mut text = text.map_err(|error| port.refuse(&error))?;
@@ -75,10 +77,13 @@ impl<M: Machine, D: BlockDevice> App<'_, '_, M, D> {
         let mut told =
             Telling { port, tokenizer: *tokenizer, stream: Utf8Stream::new(), last: tokenizer.bos() };
         if way.aloud {
+            if let Some(panel) = told.port.panel() {
+                panel.clear();
+            }
             told.start(text.tokens(), way.seed);
         }
         let begin = M::ticks();
-        let mut first = None;
+        let (mut first, mut made) = (None, 0_u32);
         let outcome = loop {
             if told.port.interrupted() {
                 break Ok("stopped");
@@ -90,9 +95,13 @@ impl<M: Machine, D: BlockDevice> App<'_, '_, M, D> {
             }
             match text.next() {
                 Ok(Some(token)) => {
-                    first.get_or_insert_with(M::ticks);
+                    let first = *first.get_or_insert_with(M::ticks);
                     if way.aloud {
                         told.token(token);
+                        made += 1;
+                        if let Some(panel) = told.port.panel() {
+                            panel.status(speed::<M>(made - 1, M::ticks().saturating_sub(first)), made);
+                        }
                     }
                 }
                 Ok(None) => break Ok(stop_name(text.stop())),
@@ -123,7 +132,11 @@ impl<M: Machine, D: BlockDevice> App<'_, '_, M, D> {
                     stages: engine.profile.ticks(),
                     read: after.bytes - read.bytes,
                     retries: after.retries - read.retries,
+                    stack: M::stack(),
                 };
+                if let Some(panel) = port.panel() {
+                    panel.status(speed::<M>(passes as u32, stats.decode), new_tokens as u32);
+                }
                 self.last = Some(stats);
                 self.tell_stats(if way.aloud { "end" } else { "bench" });
                 Ok(None)
@@ -142,10 +155,10 @@ impl<M: Machine, D: BlockDevice> App<'_, '_, M, D> {
 
     /// Whether a model that is read for each token is still where it was found. Weights are compared with their
     /// checksums once, so that another card would only be noticed by its stories.
-    fn is_same_card(&self, session: &Session<'_, D>) -> bool {
-        let (Some(extents), Some(card)) = (session.streamed, self.card) else { return true };
+    fn is_same_card(&self, session: &Session<'_, C>) -> bool {
+        let (Some(extents), Some(card)) = (session.streamed, self.device()) else { return true };
         let mut pieces = [Extent::EMPTY; crate::load::PIECES];
-        let found = Extents::find(card, session.name, &mut pieces);
+        let found = Extents::find(&card, session.name, &mut pieces);
         found.is_ok_and(|found| found.len() == extents.len() && found.as_slice() == extents.as_slice())
     }
 }
@@ -227,6 +240,11 @@ fn encode(tokenizer: &Tokenizer<'_>, prompt: &str, tokens: &mut [u32]) -> Result
         tokens[0] = tokenizer.bos();
     }
     Ok(count.max(1))
+}
+
+/// Tokens of a second, for a panel; not a number before there is one.
+fn speed<M: Machine>(tokens: u32, ticks: u64) -> f32 {
+    tokens as f32 * M::TICKS_PER_SECOND as f32 / ticks as f32
 }
 
 /// A seed that is short enough to type.

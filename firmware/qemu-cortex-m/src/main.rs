@@ -28,12 +28,19 @@ impl Machine for Board {
     /// A tick of the board's clock is 40 instructions where the emulator takes a nanosecond for each.
     const TICKS_PER_SECOND: u64 = clock::TICKS_PER_SECOND;
 
+    const FLASH_REMEDY: &'static str = "`cargo xtask firmware run qemu-cortex-m --console --model FILE` writes a GGUF file to \
+                                        0x200000, behind a header of 64 bytes that begins with LLMF and tells its length";
+
     fn console(&mut self) -> &mut Uart {
         &mut self.console
     }
 
     fn ticks() -> u64 {
         clock::ticks()
+    }
+
+    fn stack() -> Option<(usize, usize)> {
+        Some(memory::stack())
     }
 }
 

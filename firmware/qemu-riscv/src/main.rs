@@ -4,6 +4,7 @@
 #![no_std]
 #![no_main]
 
+mod card;
 mod clock;
 mod emulated;
 mod spi;
@@ -12,6 +13,7 @@ mod uart;
 
 use core::ops::Range;
 
+use card::Restarted;
 use embedded_sdmmc::SdCard;
 use embedded_sdmmc::sdcard::spi::AcquireOpts;
 use emulated::Emulated;
@@ -40,6 +42,10 @@ impl Machine for Board {
     fn ticks() -> u64 {
         clock::ticks()
     }
+
+    fn stack() -> Option<(usize, usize)> {
+        Some(memory::stack())
+    }
 }
 
 /// Where a model may be besides on the card. The startup code protects it as flash.
@@ -50,7 +56,7 @@ extern "C" fn main() -> ! {
     let mut board = Board { console: Uart::start() };
     // Each of the tries takes a tenth of a second where there is no card.
     let options = AcquireOpts { use_crc: true, acquire_retries: 2 };
-    let card = SdCard::new_with_options(Emulated::new(Spi::start()), clock::Clock, options);
+    let card = Restarted(SdCard::new_with_options(Emulated::new(Spi::start()), clock::Clock, options));
     // SAFETY: The board has memory there, the linker script leaves it alone, and no program can write to it any more.
     let mapped = unsafe { flash::model(FLASH) };
     let lent = Lent { memory: memory::arena(), mapped };

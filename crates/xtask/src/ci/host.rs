@@ -61,7 +61,7 @@ pub fn tests() -> Result<Outcome> {
 pub fn firmware() -> Result<Outcome> {
     for name in TESTED {
         let manifest = format!("firmware/{name}/Cargo.toml");
-        let of_crate = ["--manifest-path", &manifest];
+        let of_crate = ["--manifest-path", &manifest, "--all-features"];
         run(cargo("clippy").args(of_crate).args(["--all-targets", "--", "-D", "warnings"]))?;
         run(cargo("doc").args(of_crate).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))?;
         run(cargo("test").args(of_crate))?;

@@ -1,13 +1,13 @@
 //! A board whose port is a script: what is typed when, and what came back.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write};
-use llamita_firmware::{Lent, Machine, run};
+use llamita_firmware::{Card, Lent, Machine, Panel, run};
 use llamita_storage::Sector;
-use llamita_storage::sd::BlockDevice;
 
 /// When something is typed.
 enum When<'s> {
@@ -112,13 +112,22 @@ impl Write for Script<'_> {
     }
 
     fn flush(&mut self) -> Result<(), ErrorKind> {
+        CLOCK.set(CLOCK.get().map(|ticks| ticks + Board::TICKS_PER_SECOND / 10));
         Ok(())
     }
 }
 
+thread_local! {
+    /// How often the watchdog was fed.
+    pub static FED: Cell<usize> = const { Cell::new(0) };
+    /// The ticks of a clock that stands still but for the port, which takes a tenth of a second to send what there is;
+    /// without, the time is that of the world.
+    pub static CLOCK: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
 pub struct Board<'s> {
     script: Script<'s>,
-    fed: usize,
+    panel: Option<&'s mut dyn Panel>,
 }
 
 impl<'s> Machine for Board<'s> {
@@ -132,11 +141,15 @@ impl<'s> Machine for Board<'s> {
 
     fn ticks() -> u64 {
         static START: OnceLock<Instant> = OnceLock::new();
-        START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+        CLOCK.get().unwrap_or_else(|| START.get_or_init(Instant::now).elapsed().as_nanos() as u64)
     }
 
-    fn feed(&mut self) {
-        self.fed += 1;
+    fn feed() {
+        FED.set(FED.get() + 1);
+    }
+
+    fn panel(&mut self) -> Option<&mut dyn Panel> {
+        self.panel.as_mut().map(|panel| &mut **panel as _)
     }
 }
 
@@ -160,26 +173,47 @@ impl Shown {
 }
 
 /// Runs a console with so much memory until the script has ended.
-pub fn shown<D: BlockDevice>(
+pub fn shown<C: Card>(
     memory: usize,
     mapped: Option<&[u8]>,
-    card: Option<&D>,
+    card: Option<&C>,
     steps: impl IntoIterator<Item = Step<'static>>,
 ) -> Shown {
     shown_with(memory, mapped, card, steps.into_iter().collect())
 }
 
+/// The same, with a panel.
+pub fn shown_on<C: Card>(
+    panel: &mut dyn Panel,
+    memory: usize,
+    card: Option<&C>,
+    steps: VecDeque<Step<'_>>,
+) -> Shown {
+    shown_by(Some(panel), memory, None, card, steps)
+}
+
 /// The same, where steps do something with what lives less long.
-pub fn shown_with<D: BlockDevice>(
+pub fn shown_with<C: Card>(
     memory: usize,
     mapped: Option<&[u8]>,
-    card: Option<&D>,
+    card: Option<&C>,
     steps: VecDeque<Step<'_>>,
+) -> Shown {
+    shown_by(None, memory, mapped, card, steps)
+}
+
+fn shown_by<'s, C: Card>(
+    panel: Option<&'s mut dyn Panel>,
+    memory: usize,
+    mapped: Option<&[u8]>,
+    card: Option<&C>,
+    steps: VecDeque<Step<'s>>,
 ) -> Shown {
     // Whatever was in it.
     let mut memory = vec![Sector([0xa5; 512]); memory / 512];
     let script = Script { steps, input: VecDeque::new(), output: Vec::new(), marks: Vec::new(), idle: 0 };
-    let mut board = Board { script, fed: 0 };
+    let mut board = Board { script, panel };
+    FED.set(0);
     run(&mut board, Lent { memory: &mut memory, mapped }, card);
     let Script { output, marks, steps, .. } = board.script;
     assert!(steps.is_empty());
@@ -187,5 +221,5 @@ pub fn shown_with<D: BlockDevice>(
     let starts = [0].into_iter().chain(marks.iter().copied());
     // Nothing but UTF-8 is ever shown.
     let part = |(start, end): (usize, usize)| String::from_utf8(output[start..end].to_vec()).unwrap();
-    Shown { parts: starts.zip(ends).map(part).collect(), fed: board.fed }
+    Shown { parts: starts.zip(ends).map(part).collect(), fed: FED.get() }
 }

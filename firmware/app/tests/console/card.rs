@@ -7,6 +7,8 @@ use std::io::{Cursor, Write};
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
 use llamita_storage::sd::{Block, BlockCount, BlockDevice, BlockIdx};
 
+use crate::board::FED;
+
 /// Where the only partition begins.
 const PARTITION: usize = 63;
 /// Bytes of a cluster, and clusters: the fewest of FAT16, and some.
@@ -29,11 +31,15 @@ pub struct Card {
     bytes: RefCell<Vec<u8>>,
     /// Reads that are answered before none is any more.
     pub answers: Cell<usize>,
+    /// How often the watchdog had been fed at the last read, reads since, and the most of these.
+    fed: Cell<(usize, usize)>,
+    pub unwatched: Cell<usize>,
 }
 
 impl Card {
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes: RefCell::new(bytes), answers: Cell::new(usize::MAX) }
+        let (answers, fed, unwatched) = (Cell::new(usize::MAX), Cell::default(), Cell::default());
+        Self { bytes: RefCell::new(bytes), answers, fed, unwatched }
     }
 
     /// A volume with files, each written in pieces of so many bytes by turns.
@@ -79,6 +85,10 @@ impl BlockDevice for Card {
     type Error = Broken;
 
     fn read(&self, blocks: &mut [Block], start: BlockIdx) -> Result<(), Broken> {
+        let (before, reads) = self.fed.get();
+        let reads = if before == FED.get() { reads + 1 } else { 1 };
+        self.fed.set((FED.get(), reads));
+        self.unwatched.set(self.unwatched.get().max(reads));
         let left = self.answers.get().checked_sub(1).ok_or(Broken)?;
         self.answers.set(left);
         for (index, block) in blocks.iter_mut().enumerate() {

@@ -107,7 +107,10 @@ fn no_model_anywhere_is_told() {
         None::<&NoCard>,
         [line("Once"), line("/models"), line("/model"), line("/model x")],
     );
-    assert!(none.parts[0].contains("error: there is no model in flash, and this board has no card"));
+    // What to do is the board's.
+    assert!(none.parts[0].contains(
+        "error: there is no model in flash, and this board has no card: write a GGUF file there as the board wants it"
+    ));
     assert!(none.parts[1].contains("error: there is no model: "));
     assert!(none.parts[2].contains("error: there is no model in flash"));
     assert!(none.parts[3].contains("error: there is no model in flash"));

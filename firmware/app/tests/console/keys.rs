@@ -91,6 +91,26 @@ fn ctrl_c_stops_a_story() {
 }
 
 #[test]
+fn ctrl_c_is_seen_behind_any_number_of_keys() {
+    let ahead = "x".repeat(500);
+    let typed = [ahead.clone() + "\x03", ahead.clone() + "\r/seed 3\r"];
+    let mut steps = vec![line("/temp 0")];
+    for typed in &typed {
+        steps.extend([line(""), during("Once upon", typed)]);
+    }
+    steps.extend([line("/steps 30"), line("Once")]);
+    let shown = shown(1 << 20, Some(NANO.bytes()), None::<&NoCard>, steps);
+    let [stopped, forgotten] = [&shown.parts[3], &shown.parts[5]];
+    assert!(stopped.contains("[stopped: ") && !stopped.contains("note: "), "{stopped}");
+    assert!(!forgotten.contains("[stopped: ") && !forgotten.contains("seed 3\r"), "{forgotten}");
+    assert!(
+        forgotten.contains("note: more than 128 keys were typed ahead, and are forgotten"),
+        "{forgotten}"
+    );
+    assert_eq!(shown.story(6), told("Once", 0.0, 1, 30, CacheFormat::Q8));
+}
+
+#[test]
 fn noise_is_no_end() {
     let mut random = 7_u32;
     let mut next = |below: u32| {

@@ -3,8 +3,17 @@
 mod board;
 mod card;
 mod faults;
+#[cfg(feature = "display")]
+#[path = "../../../display/tests/display/golden.rs"]
+mod golden;
 mod json;
 mod keys;
+mod late;
+#[cfg(feature = "display")]
+#[path = "../../../display/tests/display/panel.rs"]
+#[allow(dead_code, reason = "the display's own tests count what is drawn")]
+mod panel;
+mod shown;
 mod stories;
 
 use std::fs;
