@@ -3,6 +3,8 @@
 mod board;
 mod card;
 mod emulator;
+mod faults;
+mod prompts;
 mod size;
 mod story;
 
@@ -13,7 +15,7 @@ use clap::ValueEnum;
 
 use crate::ci::report::Outcome;
 use crate::ci::tools::run as run_command;
-use board::{Board, Place, Tools};
+use board::{Board, Medium, Place, Tools};
 
 /// Build the programs for boards, measure them, run them in emulators.
 #[derive(clap::Subcommand)]
@@ -88,7 +90,7 @@ fn tell(options: &RunOptions) -> Result<()> {
     let tools = found(Tools::find(board)?)?;
     let program = tools.build()?;
     let media = tempfile::tempdir()?;
-    let mut command = tools.emulate(&program, &options.model, place, media.path())?;
+    let mut command = tools.emulate(&program, &Medium::with(place, &options.model)?, media.path())?;
     if options.console {
         return run_command(&mut command);
     }
@@ -101,8 +103,8 @@ fn tell(options: &RunOptions) -> Result<()> {
     Ok(())
 }
 
-/// The step of `cargo xtask ci`: every board's program has a size that it may have, computes
-/// as every machine does, and tells the story that it must.
+/// The step of `cargo xtask ci`: every board's program has a size that it may have, computes as every machine does, tells
+/// the story that it must, survives what may be wrong with its media, and is after a thousand prompts as it was.
 pub fn check() -> Result<Outcome> {
     for board in board::ALL {
         let tools = match Tools::find(board)? {
@@ -115,7 +117,8 @@ pub fn check() -> Result<Outcome> {
         size.check()?;
         let emulate = |place| {
             let media = tempfile::tempdir()?;
-            let command = tools.emulate(&program, story::MODEL.as_ref(), place, media.path())?;
+            let command =
+                tools.emulate(&program, &Medium::with(place, story::MODEL.as_ref())?, media.path())?;
             anyhow::Ok((command, media))
         };
         let (command, _media) = emulate(Place::Flash)?;
@@ -129,6 +132,12 @@ pub fn check() -> Result<Outcome> {
             told.compare()?;
             ensure!(place == Place::Flash || told.read > 0, "{}: nothing was read from the card", board.name);
             println!("\n{}, model {place}: {told}, {}", board.name, told.instructions(board)?);
+        }
+        faults::check(board, |medium, folder| tools.emulate(&program, medium, folder))?;
+        if !board.has_card {
+            // The one whose prompts take no reading.
+            let (command, _media) = emulate(Place::Flash)?;
+            println!("\n{}: {}", board.name, prompts::check(command)?);
         }
     }
     Ok(Outcome::Passed)

@@ -61,7 +61,7 @@ pub const ALL: [&Board; 2] = [&CORTEX_M, &RISCV];
 /// Bytes of flash for a model and its header.
 const FLASH_SIZE: usize = 2 << 20;
 /// The model's distance from its header.
-const FLASH_OFFSET: usize = 64;
+pub const FLASH_OFFSET: usize = 64;
 
 /// Where the model is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,37 @@ impl fmt::Display for Place {
         f.write_str(match self {
             Self::Flash => "in flash",
             Self::Card => "on the card",
+        })
+    }
+}
+
+/// What is put into a board before it starts.
+pub enum Medium {
+    Nothing,
+    /// All of its flash for models.
+    Flash(Vec<u8>),
+    /// A card.
+    Card(Vec<u8>),
+    /// A card of which a block cannot be read, once or never.
+    WornCard(Vec<u8>, u64, Worn),
+}
+
+/// How often a block cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Worn {
+    Once,
+    Always,
+}
+
+impl Medium {
+    /// A medium with a model.
+    pub fn with(place: Place, model: &Path) -> Result<Self> {
+        let path = root().join(model);
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let name = path.file_name().context("a model has a name")?.to_string_lossy();
+        Ok(match place {
+            Place::Flash => Self::Flash(flash(&bytes)?),
+            Place::Card => Self::Card(card::with_file(&name, &bytes)?),
         })
     }
 }
@@ -110,31 +141,44 @@ impl Tools {
         Ok(built.join(self.board.triple).join("release").join(format!("llamita-{}", self.board.name)))
     }
 
-    /// A call of the emulator, with the model where it is to be. What it is made of is put into a folder.
-    pub fn emulate(&self, program: &Path, model: &Path, place: Place, folder: &Path) -> Result<Command> {
-        let path = root().join(model);
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    /// A call of the emulator. What it is made of is put into a folder.
+    pub fn emulate(&self, program: &Path, medium: &Medium, folder: &Path) -> Result<Command> {
         let mut command = Command::new(self.board.emulator);
         command.args(self.board.machine);
         // Every instruction takes a nanosecond, and every run as many of them.
         command.args(["-icount", "shift=0"]);
         // The program ends the emulator by a debugger's request.
-        command.args(["-semihosting", "-display", "none", "-monitor", "none"]);
-        // Ctrl-C is the board's, to stop a story.
-        command.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
+        command.args(["-semihosting", "-display", "none"]);
+        // Ctrl-C is the board's, to stop a story. The emulator's own console is behind Ctrl-A.
+        command.args(["-chardev", "stdio,id=console,signal=off,mux=on", "-serial", "chardev:console"]);
+        command.args(["-mon", "chardev=console"]);
         command.arg("-kernel").arg(program);
-        let name = path.file_name().context("a model has a name")?.to_string_lossy();
-        match place {
-            Place::Flash => {
+        match medium {
+            Medium::Nothing => (),
+            Medium::Flash(bytes) => {
                 let image = folder.join("flash.bin");
-                fs::write(&image, flash(&bytes)?)?;
+                fs::write(&image, bytes)?;
                 let address = format!(",addr={:#x},force-raw=on", self.board.flash);
                 command.arg("-device").arg(option("loader,file=", &image, &address));
             }
-            Place::Card => {
-                let image = folder.join("card.img");
-                fs::write(&image, card::with_file(&name, &bytes)?)?;
+            Medium::Card(bytes) => {
+                let image = card_image(folder);
+                fs::write(&image, bytes)?;
                 command.arg("-drive").arg(option("file=", &image, ",if=sd,format=raw"));
+            }
+            Medium::WornCard(bytes, block, worn) => {
+                let (image, errors) = (card_image(folder), folder.join("errors"));
+                fs::write(&image, bytes)?;
+                let once = if *worn == Worn::Once { "on" } else { "off" };
+                fs::write(
+                    &errors,
+                    format!(
+                        "[inject-error]\nevent = \"read_aio\"\nsector = \"{block}\"\nonce = \"{once}\"\n"
+                    ),
+                )?;
+                let mut drive = option("if=sd,format=raw,file.driver=blkdebug,file.config=", &errors, "");
+                drive.push(option(",file.image.filename=", &image, ""));
+                command.arg("-drive").arg(drive);
             }
         }
         Ok(command)
@@ -146,8 +190,13 @@ fn option(before: &str, path: &Path, behind: &str) -> OsString {
     format!("{before}{}{behind}", path.to_string_lossy().replace(',', ",,")).into()
 }
 
+/// Where the card is that a board is started with.
+pub fn card_image(folder: &Path) -> PathBuf {
+    folder.join("card.img")
+}
+
 /// A model as it lies in flash: behind a header that tells its length.
-fn flash(model: &[u8]) -> Result<Vec<u8>> {
+pub fn flash(model: &[u8]) -> Result<Vec<u8>> {
     let len = FLASH_OFFSET + model.len();
     ensure!(
         len <= FLASH_SIZE,

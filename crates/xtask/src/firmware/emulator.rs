@@ -14,6 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(420);
 const LAST_WORDS: &str = "\nstopped: ";
 /// How long it takes to say them.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
+/// Keys that lead from the board's console to the emulator's, and back.
+const SWITCH: &str = "\x01c";
+/// What the emulator says when it waits for a command.
+const EMULATOR_PROMPT: &str = "(qemu) ";
 
 /// An emulator that runs, and is ended with this value.
 pub struct Emulator {
@@ -26,14 +30,30 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Start it.
-    pub fn start(mut command: Command) -> Result<Self> {
+    /// Start it; what it says can be read by whoever watches.
+    pub fn start(command: Command) -> Result<Self> {
+        Self::start_with(command, |bytes| {
+            let _ = io::stdout().write_all(bytes).and_then(|()| io::stdout().flush());
+        })
+    }
+
+    /// Start it, and let nobody watch.
+    pub fn start_quietly(command: Command) -> Result<Self> {
+        Self::start_with(command, |_| ())
+    }
+
+    fn start_with(mut command: Command, show: impl Fn(&[u8]) + Send + 'static) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start the emulator")?;
         let keys = child.stdin.take().context("the emulator has no keyboard")?;
         let screen = child.stdout.take().context("the emulator has no screen")?;
         let (send, output) = mpsc::channel();
-        thread::spawn(move || listen(screen, |bytes| send.send(bytes).is_ok()));
+        thread::spawn(move || {
+            listen(screen, |bytes| {
+                show(bytes);
+                send.send(bytes.to_vec()).is_ok()
+            });
+        });
         Ok(Self { child, keys, output, heard: Vec::new(), end: Instant::now() + PATIENCE })
     }
 
@@ -49,12 +69,35 @@ impl Emulator {
     /// Wait until the board has said this, with nothing behind it. Returns all that it has said since the last line, that
     /// line included.
     pub fn wait_for(&mut self, end: &str) -> Result<String> {
-        while !self.heard.ends_with(end.as_bytes()) {
+        self.wait_until(end, |heard| heard.ends_with(end.as_bytes()))
+    }
+
+    /// Wait until the board has said this, whatever is behind it.
+    pub fn wait_for_part(&mut self, part: &str) -> Result<String> {
+        self.wait_until(part, |heard| heard.windows(part.len()).any(|window| window == part.as_bytes()))
+    }
+
+    fn wait_until(&mut self, what: &str, heard: impl Fn(&[u8]) -> bool) -> Result<String> {
+        while !heard(&self.heard) {
             if !self.listen(self.end)? {
-                bail!("the emulator has ended, and has not said {end:?} but\n{}", self.heard());
+                bail!("the emulator has ended, and has not said {what:?} but\n{}", self.heard());
             }
         }
         Ok(self.heard())
+    }
+
+    /// Tell the emulator something, not the board: which of its cards is taken out, for example.
+    pub fn command(&mut self, command: &str) -> Result<()> {
+        for keys in [SWITCH, &format!("{command}\n")] {
+            self.heard.clear();
+            self.keys.write_all(keys.as_bytes())?;
+            self.keys.flush()?;
+            self.wait_for_part(EMULATOR_PROMPT)?;
+        }
+        self.heard.clear();
+        self.keys.write_all(SWITCH.as_bytes())?;
+        self.keys.flush()?;
+        Ok(())
     }
 
     /// Wait until the emulator ends, with success. Returns what the board has said since the last line.
@@ -97,12 +140,11 @@ impl Drop for Emulator {
     }
 }
 
-/// Hand on what the board says as it says it, also to whoever watches.
-fn listen(mut screen: ChildStdout, mut hear: impl FnMut(Vec<u8>) -> bool) {
+/// Hand on what the board says as it says it.
+fn listen(mut screen: ChildStdout, mut hear: impl FnMut(&[u8]) -> bool) {
     let mut bytes = [0; 4096];
     while let Ok(count @ 1..) = screen.read(&mut bytes) {
-        let _ = io::stdout().write_all(&bytes[..count]).and_then(|()| io::stdout().flush());
-        if !hear(bytes[..count].to_vec()) {
+        if !hear(&bytes[..count]) {
             break;
         }
     }

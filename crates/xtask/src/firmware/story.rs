@@ -16,7 +16,7 @@ pub const MODEL: &str = "models/nano.gguf";
 pub const GOLDEN: &str = "models/golden/nano-greedy-q8.txt";
 
 /// What the board says when it waits for a line.
-const PROMPT: &str = "\n> ";
+pub const PROMPT: &str = "\n> ";
 
 /// What was told.
 pub struct Told {
@@ -29,6 +29,24 @@ pub struct Told {
     stack: String,
 }
 
+/// The story that is known.
+pub fn golden() -> Result<String> {
+    let golden = fs::read_to_string(root().join(GOLDEN)).with_context(|| format!("cannot read {GOLDEN}"))?;
+    Ok(golden.trim_end_matches('\n').to_owned())
+}
+
+/// A story and its statistics, of all that was heard since its prompt was typed.
+pub fn split(heard: &str) -> Result<(String, String)> {
+    // The line that was typed, the story, and a line of statistics in brackets.
+    let heard = heard.replace('\r', "");
+    let (_, told) = heard.split_once('\n').unwrap_or_default();
+    let told = told.strip_suffix(&format!("]{PROMPT}")).and_then(|told| told.rsplit_once("\n["));
+    match told {
+        Some((story, statistics)) => Ok((story.to_owned(), statistics.to_owned())),
+        None => bail!("this is no story with statistics behind it:\n{heard}"),
+    }
+}
+
 /// Type what somebody would who wants a prompt continued by temperature 0.
 pub fn tell(command: Command, prompt: &str) -> Result<Told> {
     let mut emulator = Emulator::start(command)?;
@@ -36,26 +54,14 @@ pub fn tell(command: Command, prompt: &str) -> Result<Told> {
     emulator.line("/temp 0")?;
     emulator.wait_for(PROMPT)?;
     emulator.line(prompt)?;
-    let heard = emulator.wait_for(PROMPT)?.replace('\r', "");
+    let (story, statistics) = split(&emulator.wait_for(PROMPT)?)?;
     let stack = quit(emulator)?;
-
-    // The line that was typed, the story, and a line of statistics in brackets.
-    let (_, told) = heard.split_once('\n').unwrap_or_default();
-    let told = told.strip_suffix(&format!("]{PROMPT}")).and_then(|told| told.rsplit_once("\n["));
-    let Some((story, statistics)) = told else {
-        bail!("this is no story with statistics behind it:\n{heard}")
-    };
     let number = |unit: &str| {
         let part = statistics.split(", ").find_map(|part| part.strip_suffix(unit));
         let number = part.and_then(|number| number.trim().parse().ok());
         number.with_context(|| format!("no number of {unit} in {statistics}"))
     };
-    Ok(Told {
-        story: story.to_owned(),
-        ticks_per_token: number("ticks a token")?,
-        read: number("bytes read")?,
-        stack,
-    })
+    Ok(Told { story, ticks_per_token: number("ticks a token")?, read: number("bytes read")?, stack })
 }
 
 /// Have the board compare its arithmetic with what defines it; returns what it says.
@@ -70,7 +76,7 @@ pub fn self_test(command: Command) -> Result<String> {
 }
 
 /// End the program; returns what it says of its stack.
-fn quit(mut emulator: Emulator) -> Result<String> {
+pub fn quit(mut emulator: Emulator) -> Result<String> {
     emulator.line("/quit")?;
     let farewell = emulator.finish()?;
     let stack = farewell.lines().find(|line| line.starts_with("stack: "));
@@ -80,9 +86,7 @@ fn quit(mut emulator: Emulator) -> Result<String> {
 impl Told {
     /// The story must be the one that is known, to the byte.
     pub fn compare(&self) -> Result<()> {
-        let golden =
-            fs::read_to_string(root().join(GOLDEN)).with_context(|| format!("cannot read {GOLDEN}"))?;
-        let golden = golden.trim_end_matches('\n');
+        let golden = golden()?;
         ensure!(self.story == golden, "the board tells\n{}\ninstead of\n{golden}", self.story);
         Ok(())
     }
