@@ -43,7 +43,16 @@ const HEAD_SIZES: [usize; 5] = [2, 8, 12, 48, 64];
 /// # Errors
 /// The first difference.
 pub fn check(kernels: Kernels) -> Result<usize, Mismatch> {
-    let mut suite = Suite { kernels, compared: 0, random: 0x9e37_79b9 };
+    check_with(kernels, || ())
+}
+
+/// The same, with something that is done again and again meanwhile: on a slow chip it takes seconds, in which a watchdog
+/// wants to be fed.
+///
+/// # Errors
+/// The first difference.
+pub fn check_with(kernels: Kernels, meanwhile: fn()) -> Result<usize, Mismatch> {
+    let mut suite = Suite { kernels, meanwhile, compared: 0, random: 0x9e37_79b9 };
     for size in 0..=MAX {
         // A tail of every length, at every offset from an aligned address.
         suite.vectors(size, size % LANES)?;
@@ -76,6 +85,7 @@ pub fn check(kernels: Kernels) -> Result<usize, Mismatch> {
 // Each of its checks has a frame of its own: all in that of `check` would be together what one takes at a time.
 struct Suite {
     kernels: Kernels,
+    meanwhile: fn(),
     compared: usize,
     random: u32,
 }
@@ -101,6 +111,7 @@ impl Suite {
         found: &[f32],
         expected: &[f32],
     ) -> Result<(), Mismatch> {
+        (self.meanwhile)();
         for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
             if found.to_bits() != expected.to_bits() {
                 return Err(Mismatch { kernel, size, index, found, expected });

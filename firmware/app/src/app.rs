@@ -357,9 +357,7 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
     #[inline(never)]
     fn self_test(&mut self) {
         let kernels = Kernels::detect();
-        self.port.feed();
-        let result = conformance::check(kernels);
-        self.port.feed();
+        let result = conformance::check_with(kernels, M::feed);
         match result {
             Ok(count) => self.port.say(format_args!("{count} results of {} agree", kernels.name())),
             Err(error) => {

@@ -61,8 +61,8 @@ pub trait Machine {
     /// How a model comes into the flash of this board, for somebody who finds none there.
     const FLASH_REMEDY: &'static str = "write a GGUF file there as the board wants it";
 
-    /// Tells the watchdog that all is well. It is asked for several times a layer, before each read from a card, and
-    /// while waiting for keys: as [`ticks`](Self::ticks), where nobody has the machine.
+    /// Tells the watchdog that all is well. It is asked for several times a layer, before each read from a card, all
+    /// through a self-test, and while waiting for keys: as [`ticks`](Self::ticks), where nobody has the machine.
     fn feed() {}
 
     /// What shows the story besides, if the board has something.

@@ -157,6 +157,14 @@ fn a_model_is_chosen_by_number_or_name() {
 }
 
 #[test]
+fn a_self_test_feeds_the_watchdog() {
+    let fed = |lines: &[&str]| {
+        shown(300 << 10, Some(NANO.bytes()), None::<&NoCard>, lines.iter().map(|text| line(text))).fed
+    };
+    assert!(fed(&["/selftest"]) > fed(&["/help"]) + 1000);
+}
+
+#[test]
 fn commands_answer() {
     let card = Card::with(&[("nano.gguf", NANO.bytes())]);
     let lines = [
