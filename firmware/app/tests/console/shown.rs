@@ -112,13 +112,13 @@ fn a_screen_shows_a_story_and_an_error() {
     use crate::panel::Panel as Pixels;
 
     let card = Card::with(&[("nano.gguf", NANO.bytes())]);
-    let begin = || vec![line("/temp 0"), line("/steps 60"), line("")];
+    let begin = || vec![line("/kv f32"), line("/temp 0"), line("/steps 60"), line("")];
     let mut fails = begin();
     fails.push(after(|| card.answers.set(40), "Once"));
     for (name, steps) in [("console-story", begin()), ("console-error", fails)] {
         CLOCK.set(Some(0));
         let mut screen = Screen::new(Pixels::new(240, 135));
-        shown_on(&mut screen, 200 << 10, Some(&card), steps.into());
+        shown_on(&mut screen, 410 << 10, Some(&card), steps.into());
         CLOCK.set(None);
         crate::golden::compare(screen.target(), name);
     }
