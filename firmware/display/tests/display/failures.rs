@@ -23,7 +23,7 @@ where
         screen.push(TEXT)?;
         screen.status(1.5, 1)?;
     }
-    screen.message(&TEXT.repeat(10))?;
+    screen.message(TEXT.repeat(10))?;
     screen.clear()
 }
 

@@ -122,7 +122,7 @@ fn nothing_is_left_behind() {
         later.progress(3, 7).unwrap();
         later.push("story").unwrap();
         later.status(f32::INFINITY, u32::MAX).unwrap();
-        later.message(&"error ".repeat(500)).unwrap();
+        later.message("error ".repeat(500)).unwrap();
         later.start("stories15M").unwrap();
         later.status(f32::NAN, 1).unwrap();
         later.message("error").unwrap();
