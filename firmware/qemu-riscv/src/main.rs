@@ -54,7 +54,7 @@ const FLASH: Range<usize> = 0x8020_0000..0x8040_0000;
 /// What the board does, once memory and stack are as Rust wants them.
 extern "C" fn main() -> ! {
     let mut board = Board { console: Uart::start() };
-    // Each of the two tries takes a tenth of a second where there is no card.
+    // Without a card each of the two tries takes long.
     let options = AcquireOpts { use_crc: true, acquire_retries: 1 };
     let card = Restarted(SdCard::new_with_options(Emulated::new(Spi::start()), clock::Clock, options));
     // SAFETY: The board has memory there, the linker script leaves it alone, and no program can write to it any more.
