@@ -82,8 +82,15 @@ fn every_line_is_an_object() {
         assert_eq!(end["prompt_tokens"].as_u64().unwrap(), events[0]["prompt_tokens"].as_u64().unwrap());
         assert!(end["tokens_per_second"].as_f64().unwrap() > 1.0 && end["stop"] == stop, "{end}");
         let ticks = |name: &str| end[format!("{name}_ticks")].as_u64().unwrap();
-        let stages =
-            ["storage", "projections", "attention", "feed_forward", "norm_and_rope", "classifier", "sampling"];
+        let stages = [
+            "storage",
+            "projections",
+            "attention",
+            "feed_forward",
+            "norm_and_rope",
+            "classifier",
+            "sampling",
+        ];
         let sum: u64 = stages.iter().map(|name| ticks(name)).sum();
         assert!((1..=ticks("prefill") + ticks("decode")).contains(&sum), "{end}");
     }
