@@ -11,7 +11,6 @@
 mod arch;
 mod attention;
 mod cache;
-pub mod conformance;
 mod kernels;
 pub mod quantized;
 mod rows;

@@ -7,8 +7,8 @@ use super::target::{Library, Target};
 use super::tools::{run, rustflags};
 
 /// The crates that know how to do without the standard library, and their features there.
-pub const BARE_CRATES: [(&str, &str); 3] =
-    [("llamita-kernels", ""), ("llamita", ""), ("llamita-storage", "sd")];
+pub const BARE_CRATES: [(&str, &str); 4] =
+    [("llamita-kernels", ""), ("llamita-conformance", ""), ("llamita", ""), ("llamita-storage", "sd")];
 
 /// Build the crates for a target, with flags for rustc.
 pub fn build(triple: &'static str, flags: &str) -> Result<Outcome> {

@@ -13,7 +13,7 @@ const TARGET: &str = "aarch64-unknown-linux-gnu";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
 const EMULATORS: [&str; 2] = ["qemu-aarch64", "qemu-aarch64-static"];
 
-/// The tests of the kernels' crate, all of them.
+/// The tests of the kernels, all of them.
 pub fn kernels() -> Result<Outcome> {
     let machine = match Machine::find()? {
         Ok(machine) => machine,
@@ -21,7 +21,7 @@ pub fn kernels() -> Result<Outcome> {
     };
     let mut command = machine.cargo("test");
     // Tests in documentation are left to the host: rustdoc would have to be of the compiler's version.
-    command.args(["--package", "llamita-kernels", "--lib", "--tests"]);
+    command.args(["--package", "llamita-kernels", "--package", "llamita-conformance", "--lib", "--tests"]);
     run(&mut command)?;
     Ok(Outcome::Passed)
 }

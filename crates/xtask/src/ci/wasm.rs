@@ -28,7 +28,7 @@ pub fn kernels() -> Result<Outcome> {
         Ok(target) => target,
         Err(missing) => return Ok(missing),
     };
-    let example = ["--package", "llamita-kernels", "--example", "conformance"];
+    let example = ["--package", "llamita-conformance", "--example", "conformance"];
     run(&mut module(&target, &example, SIMD128, CONFORMANCE))?;
     Ok(Outcome::Passed)
 }

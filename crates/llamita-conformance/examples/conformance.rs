@@ -1,4 +1,4 @@
-//! Runs the suite that every kernel passes: `cargo run --package llamita-kernels --example conformance`.
+//! Runs the suite that every kernel passes: `cargo run --package llamita-conformance --example conformance`.
 //!
 //! Compiled to WebAssembly, without the standard library, it is a module with two functions instead:
 //! `conformance` runs the suite and `message_byte` reads what it has to say.
@@ -8,7 +8,7 @@
 #[cfg(not(target_family = "wasm"))]
 fn main() -> std::process::ExitCode {
     let kernels = llamita_kernels::Kernels::detect();
-    match llamita_kernels::conformance::check(kernels) {
+    match llamita_conformance::check(kernels) {
         Ok(compared) => {
             println!("{}: {compared} results compared", kernels.name());
             std::process::ExitCode::SUCCESS
@@ -26,7 +26,7 @@ mod module {
     use core::panic::PanicInfo;
     use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-    use llamita_kernels::{Kernels, conformance};
+    use llamita_kernels::Kernels;
 
     // Atomics instead of pointers: nobody outside needs to know where the text lies, and nothing is unsafe.
     static TEXT: [AtomicU8; 512] = [const { AtomicU8::new(0) }; 512];
@@ -54,7 +54,7 @@ mod module {
         LENGTH.store(0, Ordering::Relaxed);
         // Writing to the message cannot fail.
         let _ = Message.write_str(kernels.name());
-        match conformance::check(kernels) {
+        match llamita_conformance::check(kernels) {
             Ok(compared) => i32::try_from(compared).unwrap_or(i32::MAX),
             Err(mismatch) => {
                 let _ = write!(Message, ": {mismatch}");
