@@ -18,6 +18,7 @@ enum Chore {
     Firmware(firmware::Task),
     Golden(golden::Options),
     RandomModel(random_model::Options),
+    Size(firmware::SizeOptions),
 }
 
 fn main() -> ExitCode {
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Chore::Firmware(task) => firmware::run(&task),
         Chore::Golden(options) => golden::run(&options),
         Chore::RandomModel(options) => random_model::run(&options),
+        Chore::Size(options) => firmware::size(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -74,6 +74,11 @@ impl Target {
         command
     }
 
+    /// Whether the target's libraries are compiled on the way, with the settings of the program that they are for.
+    pub fn is_from_source(&self) -> bool {
+        self.from_source.is_some()
+    }
+
     /// Set one of cargo's options for this target.
     pub fn set(&self, command: &mut Command, option: &str, value: impl AsRef<OsStr>) {
         let triple = self.triple.replace('-', "_").to_uppercase();

@@ -21,6 +21,8 @@ pub struct Board {
     pub has_card: bool,
     /// Instructions of a tick of its clock, when each takes a nanosecond.
     pub instructions_per_tick: u64,
+    /// Bytes of code and constants that its program may have.
+    pub flash_limit: u64,
     triple: &'static str,
     emulator: &'static str,
     /// Debian's package of the emulator.
@@ -36,6 +38,7 @@ pub const CORTEX_M: Board = Board {
     name: "qemu-cortex-m",
     has_card: false,
     instructions_per_tick: 40,
+    flash_limit: 160 << 10,
     triple: "thumbv7em-none-eabihf",
     emulator: "qemu-system-arm",
     package: "qemu-system-arm",
@@ -48,6 +51,8 @@ pub const RISCV: Board = Board {
     name: "qemu-riscv",
     has_card: true,
     instructions_per_tick: 1,
+    // With the card's file system, and with functions in place of instructions for floats.
+    flash_limit: 240 << 10,
     triple: "riscv32imac-unknown-none-elf",
     emulator: "qemu-system-riscv32",
     package: "qemu-system-misc",
@@ -137,8 +142,15 @@ impl Tools {
         let mut command = self.target.cargo("build");
         // The board's own settings for cargo are found from its folder only.
         command.current_dir(&folder).arg("--release").arg("--target-dir").arg(&built);
-        run(command.env("RUSTFLAGS", rustflags("-D warnings")))?;
+        // What panics print by `Debug`, which takes 6 KB. The option is not stable either.
+        let smaller = if self.target.is_from_source() { "-Zfmt-debug=none" } else { "" };
+        run(command.env("RUSTFLAGS", rustflags(&format!("-D warnings {smaller}"))))?;
         Ok(built.join(self.board.triple).join("release").join(format!("llamita-{}", self.board.name)))
+    }
+
+    /// Whether the program is as small as it can be.
+    pub fn build_smallest(&self) -> bool {
+        self.target.is_from_source()
     }
 
     /// A call of the emulator. What it is made of is put into a folder.

@@ -30,30 +30,14 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Start it; what it says can be read by whoever watches.
-    pub fn start(command: Command) -> Result<Self> {
-        Self::start_with(command, |bytes| {
-            let _ = io::stdout().write_all(bytes).and_then(|()| io::stdout().flush());
-        })
-    }
-
-    /// Start it, and let nobody watch.
-    pub fn start_quietly(command: Command) -> Result<Self> {
-        Self::start_with(command, |_| ())
-    }
-
-    fn start_with(mut command: Command, show: impl Fn(&[u8]) + Send + 'static) -> Result<Self> {
+    /// Start it; `aloud` shows on this terminal what the board says.
+    pub fn start(mut command: Command, aloud: bool) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start the emulator")?;
         let keys = child.stdin.take().context("the emulator has no keyboard")?;
         let screen = child.stdout.take().context("the emulator has no screen")?;
         let (send, output) = mpsc::channel();
-        thread::spawn(move || {
-            listen(screen, |bytes| {
-                show(bytes);
-                send.send(bytes.to_vec()).is_ok()
-            });
-        });
+        thread::spawn(move || listen(screen, aloud, |bytes| send.send(bytes).is_ok()));
         Ok(Self { child, keys, output, heard: Vec::new(), end: Instant::now() + PATIENCE })
     }
 
@@ -140,11 +124,14 @@ impl Drop for Emulator {
     }
 }
 
-/// Hand on what the board says as it says it.
-fn listen(mut screen: ChildStdout, mut hear: impl FnMut(&[u8]) -> bool) {
+/// Hand on what the board says as it says it, also to whoever watches.
+fn listen(mut screen: ChildStdout, aloud: bool, mut hear: impl FnMut(Vec<u8>) -> bool) {
     let mut bytes = [0; 4096];
     while let Ok(count @ 1..) = screen.read(&mut bytes) {
-        if !hear(&bytes[..count]) {
+        if aloud {
+            let _ = io::stdout().write_all(&bytes[..count]).and_then(|()| io::stdout().flush());
+        }
+        if !hear(bytes[..count].to_vec()) {
             break;
         }
     }

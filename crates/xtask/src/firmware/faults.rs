@@ -43,7 +43,7 @@ pub fn check(board: &Board, emulate: impl Fn(&Medium, &Path) -> Result<Command>)
 
 /// Type a line; returns all that was said before it and of it. No text comes of it, and other lines are answered.
 fn survive(command: Command, line: &str) -> Result<String> {
-    let mut emulator = Emulator::start(command)?;
+    let mut emulator = Emulator::start(command, true)?;
     let mut heard = emulator.wait_for(PROMPT)?;
     emulator.line(line)?;
     heard += &emulator.wait_for(PROMPT)?;
@@ -115,7 +115,7 @@ fn read_again(model: &[u8], emulate: impl Fn(&Medium, &Path) -> Result<Command>)
     let (whole, block) = worn(model)?;
     let folder = tempfile::tempdir()?;
     let command = emulate(&Medium::WornCard(whole, block, Worn::Once), folder.path())?;
-    let mut emulator = Emulator::start(command)?;
+    let mut emulator = Emulator::start(command, true)?;
     emulator.wait_for(PROMPT)?;
     let statistics = begins_well(&mut emulator)?;
     ensure!(statistics.contains(", 1 retries"), "nothing was read again: {statistics}");
@@ -127,7 +127,7 @@ fn read_again(model: &[u8], emulate: impl Fn(&Medium, &Path) -> Result<Command>)
 fn exchanged(model: &[u8], emulate: impl Fn(&Medium, &Path) -> Result<Command>) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let command = emulate(&Medium::Card(card::with_file("nano.gguf", model)?), folder.path())?;
-    let mut emulator = Emulator::start(command)?;
+    let mut emulator = Emulator::start(command, true)?;
     emulator.wait_for(PROMPT)?;
     emulator.line("/temp 0")?;
     emulator.wait_for(PROMPT)?;

@@ -17,7 +17,7 @@ const STEPS: &str = "/steps 8";
 /// Type them by turns. Each must be answered as it was the first time, the stack must not have grown since each had its
 /// turn, and the plan must be what it was.
 pub fn check(command: Command) -> Result<String> {
-    let mut emulator = Emulator::start_quietly(command)?;
+    let mut emulator = Emulator::start(command, false)?;
     emulator.wait_for(PROMPT)?;
     let mut answer = |line: &str| {
         emulator.line(line)?;
@@ -48,5 +48,6 @@ pub fn check(command: Command) -> Result<String> {
     }
     let after = answer("/plan")?;
     ensure!(after == plan, "the plan is {after}, before it was {plan}");
-    Ok(format!("{COUNT} prompts are answered as at first, {}", quit(emulator)?))
+    let (stack, size) = quit(emulator)?;
+    Ok(format!("{COUNT} prompts are answered as at first, {stack} of {size} bytes of stack used"))
 }

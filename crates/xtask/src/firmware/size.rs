@@ -1,14 +1,13 @@
 //! What a program takes of a board.
 
-use std::fmt;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use object::{Object, ObjectSection, SectionKind};
 
-/// Bytes of code and constants that a program may have: a third of the flash of the smallest chips that are thought of.
-const LIMIT: u64 = (1 << 20) / 3;
+/// Bytes of stack that a story may take.
+const STACK_LIMIT: u64 = 24 << 10;
 
 /// The parts of a program, in bytes.
 #[derive(Default)]
@@ -44,28 +43,75 @@ pub fn measure(program: &Path) -> Result<Size> {
     Ok(size)
 }
 
+/// Memory that a story has used, in bytes.
+#[derive(Clone, Copy)]
+pub struct Used {
+    pub stack: u64,
+    pub stack_size: u64,
+    /// Of what was lent to the engine, what it had no use for.
+    pub free: u64,
+}
+
+impl Used {
+    /// A chip's stack is no longer than this needs.
+    pub fn check(self) -> Result<()> {
+        let Self { stack, .. } = self;
+        ensure!(stack <= STACK_LIMIT, "a story has taken {stack} bytes of stack, more than {STACK_LIMIT}");
+        Ok(())
+    }
+}
+
 impl Size {
     fn flash(&self) -> u64 {
         self.code + self.constants + self.data
     }
 
+    /// Bytes of all memory that the program has.
+    fn memory(&self) -> u64 {
+        self.variables() + self.stacks + self.arena
+    }
+
+    fn variables(&self) -> u64 {
+        self.data + self.zero
+    }
+
+    /// Bytes of memory at the peak of a story. Stacks are that of the program and that of faults, which stays.
+    fn peak(&self, used: Used) -> u64 {
+        self.memory() - (used.stack_size - used.stack) - used.free
+    }
+
     /// It must leave room on small chips.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self, limit: u64) -> Result<()> {
         let flash = self.flash();
-        ensure!(flash <= LIMIT, "code and constants have {flash} bytes, more than {LIMIT}");
+        ensure!(flash <= limit, "code and constants have {flash} bytes, more than {limit}");
         Ok(())
     }
-}
 
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { code, constants, data, zero, stacks, arena } = self;
-        let (flash, memory) = (self.flash(), data + zero + stacks + arena);
-        write!(
-            f,
-            "{flash} bytes of flash ({code} code, {constants} constants, {data} data), {memory} of RAM ({} variables, \
-             {stacks} stacks, {arena} lent to the engine)",
-            data + zero
+    /// For people.
+    pub fn table(&self, used: Used) -> String {
+        let Self { code, constants, data, stacks, arena, .. } = self;
+        let (flash, memory, variables, peak) =
+            (self.flash(), self.memory(), self.variables(), self.peak(used));
+        let Used { stack, stack_size, free } = used;
+        format!(
+            "  flash {flash:8} bytes: {code} code, {constants} constants, {data} data\n\
+             \x20 RAM   {memory:8} bytes: {variables} variables, {stacks} stacks, {arena} lent to the engine\n\
+             \x20 peak  {peak:8} bytes: {stack} of {stack_size} bytes of stack used, {} lent ones",
+            arena - free
+        )
+    }
+
+    /// For programs.
+    pub fn json(&self, used: Used) -> String {
+        let Self { code, constants, data, stacks, arena, .. } = self;
+        let (flash, memory, variables, peak) =
+            (self.flash(), self.memory(), self.variables(), self.peak(used));
+        let Used { stack, free, .. } = used;
+        format!(
+            "{{\"flash\":{flash},\"code\":{code},\"constants\":{constants},\"data\":{data},\"ram\":{memory},\
+             \"variables\":{variables},\"stacks\":{stacks},\"arena\":{arena},\"ram_peak\":{peak},\
+             \"stack_used\":{stack},\"arena_used\":{}}}",
+            arena - free
         )
     }
 }

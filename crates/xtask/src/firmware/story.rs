@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::board::Board;
 use super::emulator::Emulator;
+use super::size::Used;
 use crate::ci::tools::root;
 
 /// The model of which a story is known.
@@ -25,8 +26,8 @@ pub struct Told {
     ticks_per_token: u64,
     /// Bytes that were read for it.
     pub read: u64,
-    /// What the board says of its stack.
-    stack: String,
+    /// Memory that was used.
+    pub used: Used,
 }
 
 /// The story that is known.
@@ -47,40 +48,52 @@ pub fn split(heard: &str) -> Result<(String, String)> {
     }
 }
 
-/// Type what somebody would who wants a prompt continued by temperature 0.
-pub fn tell(command: Command, prompt: &str) -> Result<Told> {
-    let mut emulator = Emulator::start(command)?;
-    emulator.wait_for(PROMPT)?;
+/// Type what somebody would who wants a prompt continued by temperature 0; `aloud` shows what the board says.
+pub fn tell(command: Command, prompt: &str, aloud: bool) -> Result<Told> {
+    let mut emulator = Emulator::start(command, aloud)?;
+    let plan = emulator.wait_for(PROMPT)?;
+    let free = number_before(&plan, " free").context("nothing was said of free memory")?;
     emulator.line("/temp 0")?;
     emulator.wait_for(PROMPT)?;
     emulator.line(prompt)?;
     let (story, statistics) = split(&emulator.wait_for(PROMPT)?)?;
-    let stack = quit(emulator)?;
+    let (stack, stack_size) = quit(emulator)?;
     let number = |unit: &str| {
         let part = statistics.split(", ").find_map(|part| part.strip_suffix(unit));
         let number = part.and_then(|number| number.trim().parse().ok());
         number.with_context(|| format!("no number of {unit} in {statistics}"))
     };
-    Ok(Told { story, ticks_per_token: number("ticks a token")?, read: number("bytes read")?, stack })
+    Ok(Told {
+        story,
+        ticks_per_token: number("ticks a token")?,
+        read: number("bytes read")?,
+        used: Used { stack, stack_size, free },
+    })
 }
 
 /// Have the board compare its arithmetic with what defines it; returns what it says.
 pub fn self_test(command: Command) -> Result<String> {
-    let mut emulator = Emulator::start(command)?;
+    let mut emulator = Emulator::start(command, true)?;
     emulator.wait_for(PROMPT)?;
     emulator.line("/selftest")?;
     let heard = emulator.wait_for(PROMPT)?;
     let result = heard.lines().find(|line| line.ends_with(" agree"));
     let result = result.with_context(|| format!("this is no success:\n{heard}"))?;
-    Ok(format!("{result}, {}", quit(emulator)?))
+    let (stack, size) = quit(emulator)?;
+    Ok(format!("{result}, {stack} of {size} bytes of stack used"))
 }
 
-/// End the program; returns what it says of its stack.
-pub fn quit(mut emulator: Emulator) -> Result<String> {
+/// End the program; returns the bytes of its stack that it has used, and all.
+pub fn quit(mut emulator: Emulator) -> Result<(u64, u64)> {
     emulator.line("/quit")?;
     let farewell = emulator.finish()?;
-    let stack = farewell.lines().find(|line| line.starts_with("stack: "));
-    Ok(stack.context("nothing was said of the stack")?.trim_end().to_owned())
+    let stack = number_before(&farewell, " of ").zip(number_before(&farewell, " bytes used"));
+    stack.context("nothing was said of the stack")
+}
+
+/// The number before a text, of which it says what it is.
+fn number_before(text: &str, unit: &str) -> Option<u64> {
+    text.split(unit).next()?.rsplit(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
 }
 
 impl Told {
@@ -101,6 +114,20 @@ impl Told {
 
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a story of {} bytes, {} bytes read, {}", self.story.len(), self.read, self.stack)
+        write!(f, "a story of {} bytes, {} bytes read", self.story.len(), self.read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_before_their_units() {
+        let text = "nano: 12 for pinned weights, 512 free; more\r\nstack: 1024 of 4096 bytes used\r\n";
+        assert_eq!(number_before(text, " free"), Some(512));
+        assert_eq!(number_before(text, " of "), Some(1024));
+        assert_eq!(number_before(text, " bytes used"), Some(4096));
+        assert_eq!(number_before("free", " free"), None);
     }
 }
