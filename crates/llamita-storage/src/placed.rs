@@ -4,7 +4,7 @@ mod load;
 
 use core::fmt;
 
-use llamita::format::{FormatError, TensorName};
+use llamita::format::{Checksum, FormatError, TensorName};
 use llamita::weights::{Matrix, Norm, Pass, Tape, Tensor, Weights};
 use llamita::{Config, Rows, rows_of};
 use llamita_kernels::quantized::BLOCK_ROWS;
@@ -119,7 +119,7 @@ pub struct Placed<'a, S: Source> {
     verify: Verify,
     /// Tensors before this one have been verified by a pass that came to its end.
     verified: usize,
-    hasher: crc32fast::Hasher,
+    hasher: Checksum,
     /// Up to where rows are part of the checksum.
     hashed: Position,
     /// Passes in a row that met a wrong checksum, and all of them.
@@ -246,6 +246,52 @@ impl<'a, S: Source> Placed<'a, S> {
         if lent.contains(&from) { from..lent.end } else { from..from }
     }
 
+    /// Makes the portion current that is needed next of some matrices, and finds the rows of each that are in it; empty
+    /// ranges say from where on.
+    // Not in `lend`, of which there is one for each number of matrices.
+    #[inline(never)]
+    fn bring_some(
+        &mut self,
+        matrices: &[Matrix],
+        ranges: &mut [core::ops::Range<usize>],
+    ) -> Result<(), Error<S::Error>> {
+        let config = *self.config();
+        let mut all = matrices.iter().zip(ranges).map(|(&matrix, range)| {
+            let tensor = Tensor::Matrix(matrix);
+            (matrix, Tape::index(&config, tensor), Tape::shape(&config, tensor).0, range)
+        });
+        let Some((mut matrix, tensor, mut rows, mut range)) =
+            all.find(|(_, _, rows, range)| range.start < *rows)
+        else {
+            return Ok(());
+        };
+        self.bring(Position { tensor, row: range.start })?;
+        loop {
+            *range = self.lent(matrix, range.start);
+            if range.start < range.end {
+                self.check(matrix, range)?;
+            }
+            if range.end < rows {
+                return Ok(());
+            }
+            let Some(next) = all.next() else { return Ok(()) };
+            (matrix, _, rows, range) = next;
+        }
+    }
+
+    /// Rows of a matrix that are in the current portion.
+    #[inline(never)]
+    fn rows_in(&self, matrix: Matrix, rows: &core::ops::Range<usize>) -> Result<Rows<'_>, Error<S::Error>> {
+        let tensor = Tensor::Matrix(matrix);
+        let (start, len) = self.span_of(matrix, rows);
+        if len == 0 {
+            return Ok(Rows::default());
+        }
+        let (tape, columns) = (self.portions.tape(), Tape::shape(self.config(), tensor).1);
+        rows_of(tensor, tape.entry(tensor).format, columns, self.current_bytes(start, len))
+            .map_err(Error::Format)
+    }
+
     /// Where rows are in the file, and their bytes.
     fn span_of(&self, matrix: Matrix, rows: &core::ops::Range<usize>) -> (u64, usize) {
         let index = Tape::index(self.config(), Tensor::Matrix(matrix));
@@ -267,7 +313,7 @@ impl<'a, S: Source> Placed<'a, S> {
             return Ok(());
         };
         if self.hashed.tensor != index {
-            self.hasher = crc32fast::Hasher::new();
+            self.hasher = Checksum::new();
             self.hashed = Position { tensor: index, row: 0 };
         }
         if self.hashed.row != rows.start {
@@ -280,7 +326,7 @@ impl<'a, S: Source> Placed<'a, S> {
         hasher.update(self.current_bytes(start, len));
         self.hasher = hasher;
         if rows.end == Tape::shape(&config, tensor).0 {
-            if self.hasher.clone().finalize() != expected {
+            if self.hasher.finish() != expected {
                 return Err(Error::Checksum(tensor));
             }
             let layers = config.n_layers;
@@ -383,7 +429,7 @@ impl<S: Source> Weights for Placed<'_, S> {
         // reads went wrong as may, one good one before them or not.
         let mut before = None;
         for _ in 0..reader.patience().tries + 2 {
-            let found = reader.single(span, |bytes| row(bytes, out).map(|()| crc32fast::hash(bytes)));
+            let found = reader.single(span, |bytes| row(bytes, out).map(|()| Checksum::of(bytes)));
             let found = Some(found.map_err(refuse)??);
             if found == before {
                 return Ok(());
@@ -398,31 +444,11 @@ impl<S: Source> Weights for Placed<'_, S> {
         matrices: [Matrix; N],
         from: [usize; N],
     ) -> Result<[Rows<'_>; N], Self::Error> {
-        let config = *self.config();
-        let index = |matrix| Tape::index(&config, Tensor::Matrix(matrix));
-        let rows = matrices.map(|matrix| Tape::shape(&config, Tensor::Matrix(matrix)).0);
-        let Some(turn) = (0..N).find(|&i| from[i] < rows[i]) else { return Ok([Rows::default(); N]) };
-        self.bring(Position { tensor: index(matrices[turn]), row: from[turn] })?;
-        let mut ranges = core::array::from_fn::<_, N, _>(|i| from[i]..from[i]);
-        for i in turn..N {
-            ranges[i] = self.lent(matrices[i], from[i]);
-            if !ranges[i].is_empty() {
-                self.check(matrices[i], &ranges[i])?;
-            }
-            if ranges[i].end < rows[i] {
-                break;
-            }
-        }
+        let mut ranges = from.map(|from| from..from);
+        self.bring_some(&matrices, &mut ranges)?;
         let mut lent = [Rows::default(); N];
-        for i in turn..N {
-            let (start, len) = self.span_of(matrices[i], &ranges[i]);
-            let (tensor, columns) =
-                (Tensor::Matrix(matrices[i]), Tape::shape(&config, Tensor::Matrix(matrices[i])).1);
-            let format = self.portions.tape().entry(tensor).format;
-            if len > 0 {
-                lent[i] = rows_of(tensor, format, columns, self.current_bytes(start, len))
-                    .map_err(Error::Format)?;
-            }
+        for i in 0..N {
+            lent[i] = self.rows_in(matrices[i], &ranges[i])?;
         }
         Ok(lent)
     }

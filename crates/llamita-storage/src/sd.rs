@@ -18,6 +18,8 @@ use embedded_sdmmc::{
     DirEntry, LfnBuffer, Mode, RawDirectory, TimeSource, Timestamp, VolumeIdx, VolumeManager,
 };
 
+use llamita::format::Checksum;
+
 pub use embedded_sdmmc::{Block, BlockCount, BlockDevice, BlockIdx};
 pub use source::SdSource;
 
@@ -278,7 +280,7 @@ impl<'g, 'd, D: BlockDevice> Volume<'g, 'd, D> {
             // The library tells a long name once more where a later short name has the same checksum; but no two files of
             // a folder have the same name.
             let long = long.filter(|long| {
-                let this = Some((long.len(), crc32fast::hash(long.as_bytes())));
+                let this = Some((long.len(), Checksum::of(long.as_bytes())));
                 let known = core::mem::replace(&mut last, this) == this;
                 !long.is_empty() && !known
             });

@@ -69,7 +69,8 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
     /// # Panics
     /// If the state was made for another config than that of the weights.
     pub fn new(weights: W, state: State<'a>, team: T, kernels: Kernels) -> Self {
-        assert_eq!(state.config, *weights.config(), "a state for the config of the weights");
+        // Not `assert_eq`, which would take 1 KB of a chip's flash to print both.
+        assert!(state.config == *weights.config(), "a state for the config of the weights");
         Self { weights, state, team, kernels, profile: Profile::OFF }
     }
 
@@ -156,7 +157,7 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
             let v = &mut rest[..batch * config.kv_dim()];
             let qkv = [Matrix::Wq(layer), Matrix::Wk(layer), Matrix::Wv(layer)];
             let outs = [&mut *q, &mut *k, &mut *v].map(|out| Panel::new(out, batch));
-            machine.product(qkv, normed, outs, Set, |_| ())?;
+            machine.product(qkv, normed, outs, Set, nothing)?;
             machine.end(Stage::Projections);
 
             rotate(kernels, &config, rope, q, k);
@@ -170,7 +171,7 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
             attention(machine, &config, position, [q, k, v], caches, heads);
             machine.end(Stage::Attention);
 
-            machine.product([Matrix::Wo(layer)], heads, [Panel::new(x, batch)], Add, |_| ())?;
+            machine.product([Matrix::Wo(layer)], heads, [Panel::new(x, batch)], Add, nothing)?;
             machine.end(Stage::Projections);
 
             // The feed-forward layer, added to the residual stream.
@@ -187,7 +188,7 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
                     kernels.swiglu(gate.row_mut(token), up.row_mut(token));
                 }
             })?;
-            machine.product([Matrix::W2(layer)], gate, [Panel::new(x, batch)], Add, |_| ())?;
+            machine.product([Matrix::W2(layer)], gate, [Panel::new(x, batch)], Add, nothing)?;
             machine.end(Stage::FeedForward);
         }
 
@@ -199,7 +200,7 @@ impl<'a, W: Weights, T: Team> Engine<'a, W, T> {
             rmsnorm(kernels, &config, last, machine.weights.norm(Norm::Final), normed);
             machine.end(Stage::NormAndRope);
             let out = Panel::new(all_logits, logits);
-            machine.product([Matrix::Classifier], normed, [out], Set, |_| ())?;
+            machine.product([Matrix::Classifier], normed, [out], Set, nothing)?;
             machine.end(Stage::Classifier);
         }
         Ok(())
@@ -263,6 +264,9 @@ enum Output {
     Set,
     Add,
 }
+
+/// What is done with outputs that are complete already. A function, not closures: one product of a matrix serves all.
+fn nothing<const N: usize>(_: &mut [Panel<'_>; N]) {}
 
 /// What a pass computes with.
 struct Machine<'m, W, T> {

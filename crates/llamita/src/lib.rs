@@ -51,6 +51,7 @@ pub mod draft;
 pub mod format;
 pub mod forward;
 pub mod generate;
+mod heap;
 pub mod profile;
 mod resident;
 pub mod sampler;

@@ -9,6 +9,8 @@ use core::fmt;
 
 use llamita_kernels::Kernels;
 
+use crate::heap;
+
 /// How to choose; [`Settings::default`] is llama2.c's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
@@ -123,11 +125,11 @@ impl Sampler {
         let mut order = DescendingOrder::new(kernels, logits);
         let mut kept = Head { token: 0, mass: 1.0, count: logits.len() };
         if by_k && top_k < kept.count {
-            kept = order.find(|head| head.count >= top_k);
+            kept = order.find(&|head| head.count >= top_k);
         }
         if by_p {
             let (target, most) = (top_p * kept.mass, kept.count);
-            kept = order.find(|head| head.mass > target || head.count >= most);
+            kept = order.find(&|head| head.mass > target || head.count >= most);
         }
         if by_min_p {
             let (mass, count) = kernels.mass_above(logits, min_p * kernels.max(logits));
@@ -136,7 +138,7 @@ impl Sampler {
             }
         }
         let target = coin * kept.mass;
-        Some(order.find(|head| head.mass > target || head.count >= kept.count).token)
+        Some(order.find(&|head| head.mass > target || head.count >= kept.count).token)
     }
 
     /// A number from 0 to 1, 1 excluded: xorshift* (S. Vigna, 2016), as llama2.c uses it.
@@ -229,7 +231,7 @@ impl<'p> DescendingOrder<'p> {
     }
 
     /// The shortest head that is `enough`, which more mass and a higher count never undo; all tokens if none is.
-    fn find(&mut self, enough: impl Fn(Head) -> bool) -> Head {
+    fn find(&mut self, enough: &dyn Fn(Head) -> bool) -> Head {
         let enough_at = |at: &Measured| enough(Head { token: 0, mass: at.mass, count: at.count });
         // Tokens from `low` on are enough, or they are all; those from `high` on are not, or there are none.
         let top = Measured { bits: 1.0f32.to_bits() + 1, mass: 0.0, count: 0 };
@@ -262,7 +264,7 @@ impl<'p> DescendingOrder<'p> {
     }
 
     /// Adds token after token to those from `high` on, until they are enough.
-    fn walk(&self, low: Measured, high: Measured, enough: impl Fn(Head) -> bool) -> Head {
+    fn walk(&self, low: Measured, high: Measured, enough: &dyn Fn(Head) -> bool) -> Head {
         let probabilities = self.probabilities;
         let mut head = Head { token: 0, mass: high.mass, count: high.count };
         let mut next = |token: u32| {
@@ -278,10 +280,16 @@ impl<'p> DescendingOrder<'p> {
         } else {
             let mut candidates = [0; CANDIDATES];
             let len = self.kernels.between(probabilities, from, below, &mut candidates);
-            let probability = |token: &u32| probabilities[*token as usize];
-            let descending = |a: &u32, b: &u32| probability(b).total_cmp(&probability(a)).then(a.cmp(b));
-            candidates[..len].sort_unstable_by(descending);
-            let _ = candidates[..len].iter().any(|&token| next(token));
+            // Of positive floats the bits are ordered as the floats are.
+            let order = |token: u32| (probabilities[token as usize].to_bits(), !token);
+            let before = |a, b| order(a) < order(b);
+            let mut candidates = &mut candidates[..len];
+            heap::build(candidates, &before);
+            while let Some((rest, token)) = heap::pop(candidates, &before)
+                && !next(token)
+            {
+                candidates = rest;
+            }
         }
         head
     }

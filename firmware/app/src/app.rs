@@ -3,7 +3,6 @@
 use core::{mem, str};
 
 use llamita::Kernels;
-use llamita_kernels::conformance;
 use llamita_storage::{SECTOR, Sector};
 
 use crate::card::Watched;
@@ -287,12 +286,12 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
             self.port.refuse(&error);
             return None;
         }
-        let Options { sampling, seed, steps, context, cache } = self.options;
+        let Options { temperature, top_p, top_k, seed, steps, context, cache } = self.options;
         let port = &mut self.port;
         match setting {
-            Setting::Temperature => port.say(format_args!("temperature {}", sampling.temperature)),
-            Setting::TopP => port.say(format_args!("top-p {}", sampling.top_p)),
-            Setting::TopK => port.say(format_args!("top-k {}", sampling.top_k)),
+            Setting::Temperature => port.say(format_args!("temperature {temperature}")),
+            Setting::TopP => port.say(format_args!("top-p {top_p}")),
+            Setting::TopK => port.say(format_args!("top-k {top_k}")),
             Setting::Seed => match seed {
                 Some(seed) => port.say(format_args!("seed {seed}")),
                 None => port.say(format_args!("another seed each time")),
@@ -357,7 +356,7 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
     #[inline(never)]
     fn self_test(&mut self) {
         let kernels = Kernels::detect();
-        let result = conformance::check_with(kernels, M::feed);
+        let result = llamita_conformance::check_with(kernels, M::feed);
         match result {
             Ok(count) => self.port.say(format_args!("{count} results of {} agree", kernels.name())),
             Err(error) => {

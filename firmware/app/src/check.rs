@@ -8,7 +8,7 @@ const GROUP: usize = 32;
 const GROUPS: usize = COLUMNS / GROUP;
 
 /// Whether a few rows of each format have the products that the reference gives them, to the bit. The whole suite is
-/// `llamita_kernels::conformance`.
+/// `llamita_conformance`.
 pub(crate) fn agrees(kernels: Kernels) -> bool {
     [Quant::Q8, Quant::Q4].into_iter().all(|quant| product(kernels, quant) == product(Kernels::SCALAR, quant))
 }

@@ -5,8 +5,8 @@
 //! which the console lives on. What a person types is a line; a host program asks for JSON by `/json on` and gets an
 //! object a line.
 //!
-//! Beside the memory that is lent, it takes stack: 32 KiB are enough for models of up to 16 layers, 44 KiB for those of
-//! 48, which is the most, and 72 KiB while `/selftest` runs (measured on x86-64, 2026).
+//! Beside the memory that is lent, it takes stack: 24 KiB for models of up to 6 layers, 27 KiB for those of up to 16, 36 KiB
+//! for those of up to 48, which is the most; and 11 KiB more while `/selftest` runs (Cortex-M, 2026).
 //!
 //! ```no_run
 //! use llamita_firmware::{Lent, Machine, NoCard, run};
@@ -26,6 +26,7 @@ mod arena;
 mod card;
 mod check;
 mod command;
+mod decimal;
 mod editor;
 mod load;
 mod models;

@@ -47,8 +47,7 @@ impl Stats {
     /// Tokens per second after the first, in thousandths.
     fn rate(&self) -> Option<Thousandths> {
         let ticks = Some(self.decode).filter(|&ticks| ticks > 0 && self.passes > 0)?;
-        let rate = u128::from(self.passes) * u128::from(self.ticks_per_second) * 1000 / u128::from(ticks);
-        Some(Thousandths(rate as u64))
+        Some(Thousandths(self.passes.saturating_mul(1000).saturating_mul(self.ticks_per_second) / ticks))
     }
 
     fn ticks_per_token(&self) -> Option<u64> {
@@ -60,7 +59,7 @@ impl Stats {
         let all = self.stages.iter().sum::<u64>().max(1);
         PARTS.into_iter().map(move |(name, stages)| {
             let ticks: u64 = stages.iter().map(|&stage| self.stages[stage as usize]).sum();
-            (name, (u128::from(ticks) * 1000 / u128::from(all)) as u64)
+            (name, ticks.saturating_mul(1000) / all)
         })
     }
 }

@@ -1,5 +1,6 @@
 //! A text as it is made.
 
+use llamita::sampler::SettingsError;
 use llamita::tokenizer::{TokenizerError, Work};
 use llamita::{Generation, Profile, Sampler, Settings, Stop, Tokenizer, Utf8Stream};
 use llamita_storage::sd::{Extent, Extents};
@@ -28,7 +29,7 @@ impl<M: Machine, C: Card> App<'_, '_, M, C> {
     /// Continues a prompt; says what is next where the model is of no use any more.
     pub fn tell(&mut self, session: &mut Session<'_, C>, prompt: &str) -> Option<Next> {
         let seed = self.options.seed.unwrap_or_else(seed_of::<M>);
-        let way = Way { sampling: self.options.sampling, seed, steps: self.options.steps, aloud: true };
+        let way = Way { sampling: self.options.sampling(), seed, steps: self.options.steps, aloud: true };
         self.make(session, prompt, &way).unwrap_or(None)
     }
 
@@ -67,7 +68,9 @@ impl<M: Machine, C: Card> App<'_, '_, M, C> {
                 count - control
             )));
         }
-        let mut sampler = Sampler::new(way.sampling, way.seed).map_err(|error| port.refuse(&error))?;
+        let mut sampler = Sampler::new(way.sampling, way.seed).map_err(|SettingsError(name, range, _)| {
+            port.refuse(&format_args!("{name} is out of its range, expected {range}"))
+        })?;
         let read = engine.weights().stats();
         engine.profile = Profile::with_clock(watched_ticks::<M>);
         let ends = [tokenizer.bos(), tokenizer.eos()];

@@ -1,6 +1,6 @@
 //! How weights come to their places.
 
-use llamita::format::FormatError;
+use llamita::format::{Checksum, FormatError};
 use llamita::weights::{Entry, Format, Matrix, Pass, Tape, Tensor};
 use zerocopy::IntoBytes;
 
@@ -68,7 +68,7 @@ impl<'a, S: Source> Placed<'a, S> {
             streams: false,
             verify,
             verified: 0,
-            hasher: crc32fast::Hasher::new(),
+            hasher: Checksum::new(),
             hashed: Position { tensor: 0, row: 0 },
             failed: 0,
             failed_ever: 0,
@@ -100,7 +100,7 @@ impl<'a, S: Source> Placed<'a, S> {
             tape.config().shared_classifier && !portion.rows(index, tape.config().vocab_size).is_empty()
         };
         for attempt in 1..=tries {
-            let mut hasher = crc32fast::Hasher::new();
+            let mut hasher = Checksum::new();
             let mut next = offset;
             while next < end {
                 // What is pinned has been read already, rightly or not.
@@ -132,7 +132,7 @@ impl<'a, S: Source> Placed<'a, S> {
             if let Home::Streamed(reader) = &mut self.home {
                 reader.release();
             }
-            if hasher.finalize() == checksum {
+            if hasher.finish() == checksum {
                 return Ok(());
             }
             if attempt < tries {
@@ -194,7 +194,7 @@ fn load_norms<'a, S: Source>(
                     .single(span, |bytes| out.as_mut_bytes().copy_from_slice(bytes))
                     .map_err(|error| Error::Read(tensor, error))?,
             }
-            if entry.checksum.is_none_or(|expected| crc32fast::hash(out.as_bytes()) == expected) {
+            if entry.checksum.is_none_or(|expected| Checksum::of(out.as_bytes()) == expected) {
                 break;
             }
             tries += 1;

@@ -172,7 +172,8 @@ impl Line {
         self.xy = (1.0 - weight) * (self.xy + weight * dx * dy);
         let slope = (self.xy + Self::INERTIA * self.slope) / (self.xx + Self::INERTIA);
         // A further token costs no less than nothing, and no more than the first.
-        self.slope = slope.clamp(0.0, self.y / (1.0 + self.x));
+        // Not `clamp`, whose panic prints floats.
+        self.slope = slope.max(0.0).min(self.y / (1.0 + self.x));
     }
 }
 

@@ -5,7 +5,7 @@ use llamita_kernels::quantized::{GROUP_STEP, Layout, MAX_COLUMNS, Quant};
 
 use super::gguf::{Places, TensorInfo};
 use super::metadata::{Cursor, Metadata, TYPE_U32};
-use super::{FormatError, Name};
+use super::{Checksum, FormatError, Name};
 use crate::config::Config;
 use crate::weights::{Entry, Format, Matrix, Tape, Tensor};
 
@@ -118,7 +118,7 @@ pub(super) fn verify(bytes: &[u8], places: &Places) -> Result<usize, FormatError
         let count = info.dimensions.iter().fold(size, |count: u64, &size| count.saturating_mul(size));
         let mut data = Cursor::new(bytes);
         data.take(places.data.saturating_add(info.offset), "a tensor")?;
-        if crc32fast::hash(data.take(count, "a tensor")?) != u32::from_le_bytes(*sum) {
+        if Checksum::of(data.take(count, "a tensor")?) != u32::from_le_bytes(*sum) {
             return Err(FormatError::Checksum(Name::new(info.name)));
         }
     }

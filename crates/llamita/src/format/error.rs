@@ -118,6 +118,8 @@ pub enum FormatError {
     TokenizerModel(Name),
     /// A byte-level tokenizer that cuts text into words by a rule which is not supported.
     PreTokenizer(Name),
+    /// The vocabulary is byte-level, and this program was built without the feature `byte-level`.
+    ByteLevel,
     /// A tensor that a model of this shape must have is missing.
     MissingTensor(Tensor),
     /// A tensor appears twice.
@@ -371,6 +373,10 @@ impl fmt::Display for FormatError {
                 "the tokenizer cuts text into words as \"{name}\" does, supported are {}: \
                  choose a model with one of those",
                 PreTokenizer::SUPPORTED
+            ),
+            Self::ByteLevel => f.write_str(
+                "the vocabulary is byte-level, which this program was built without: build it with the feature \
+                 `byte-level`, or choose a model with a sentencepiece vocabulary",
             ),
             Self::MissingTensor(tensor) => {
                 write!(f, "tensor {} is missing: {VARIANT}", gguf::TensorName(tensor))

@@ -347,10 +347,11 @@ fn byte_level<'a>(metadata: &Metadata<'a>) -> Result<Option<ByteLevel<'a>>, Form
     if metadata.string("tokenizer.ggml.model")? != Some(b"gpt2") {
         return Ok(None);
     }
-    let pre = match metadata.string("tokenizer.ggml.pre")? {
-        Some(name) => PreTokenizer::from_name(name).ok_or(FormatError::PreTokenizer(Name::new(name)))?,
-        None => PreTokenizer::Default,
-    };
+    if cfg!(not(feature = "byte-level")) {
+        return Err(FormatError::ByteLevel);
+    }
+    let pre = metadata.string("tokenizer.ggml.pre")?.unwrap_or(b"default");
+    let pre = PreTokenizer::from_name(pre).ok_or(FormatError::PreTokenizer(Name::new(pre)))?;
     let merges = metadata.array(MERGES, TYPE_STRING, "array of strings")?;
     let merges = merges.ok_or(FormatError::MissingKey(MERGES))?;
     Ok(Some(ByteLevel { pre, merges: merges.bytes, merge_count: saturate(merges.count) }))

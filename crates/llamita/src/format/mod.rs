@@ -3,6 +3,7 @@
 //! A file is read where it lies, as bytes that the caller lends. What can be wrong with it is found here,
 //! so that nothing behind this module meets a bad offset, shape or norm.
 
+mod checksum;
 mod device;
 mod error;
 mod gguf;
@@ -11,6 +12,7 @@ mod metadata;
 
 use core::fmt;
 
+pub use checksum::Checksum;
 pub use error::{Foreign, FormatError, Name};
 pub use gguf::TensorName;
 pub use metadata::{Array, Value};

@@ -1,5 +1,7 @@
 //! How the pieces of a vocabulary spell text.
 
+use super::PreTokenizer;
+
 /// '▁' (U+2581), which stands for a space in the pieces of SentencePiece.
 pub(super) const MARK: &[u8] = "\u{2581}".as_bytes();
 /// 'Ġ' (U+0120), which stands for a space in the alphabet of GPT-2.
@@ -12,8 +14,8 @@ pub(super) enum Alphabet {
     Plain,
     /// With '▁' for spaces.
     Marked,
-    /// A printable character for each byte, as GPT-2 has it.
-    Bytes,
+    /// A printable character for each byte, as GPT-2 has it, in a vocabulary with this rule for words.
+    Bytes(PreTokenizer),
 }
 
 /// The byte that a character of GPT-2's alphabet stands for: printable characters of Latin-1 for
@@ -44,7 +46,7 @@ pub(super) fn split_byte(piece: &[u8]) -> Option<(u8, &[u8])> {
 impl Alphabet {
     /// Whether a piece is spelled in this alphabet.
     pub(super) fn spells(self, mut piece: &[u8]) -> bool {
-        if self != Self::Bytes {
+        if !matches!(self, Self::Bytes(_)) {
             return true;
         }
         while let Some((_, rest)) = split_byte(piece) {
@@ -62,7 +64,7 @@ impl Alphabet {
                 piece = rest;
                 return Some(b' ');
             }
-            if self == Self::Bytes
+            if matches!(self, Self::Bytes(_))
                 && let Some((byte, rest)) = split_byte(piece)
             {
                 piece = rest;
@@ -73,9 +75,11 @@ impl Alphabet {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "byte-level"))]
 mod tests {
     use super::*;
+
+    const BYTES: Alphabet = Alphabet::Bytes(PreTokenizer::Gpt2);
 
     #[test]
     fn every_byte_has_a_letter() {
@@ -91,13 +95,13 @@ mod tests {
             })
             .collect();
         let piece: String = alphabet.iter().collect();
-        assert!(Alphabet::Bytes.spells(piece.as_bytes()));
-        assert!(Alphabet::Bytes.text(piece.as_bytes()).eq(0..=255));
+        assert!(BYTES.spells(piece.as_bytes()));
+        assert!(BYTES.text(piece.as_bytes()).eq(0..=255));
         assert_eq!(alphabet[32].to_string().as_bytes(), SPACE);
         for stranger in [" ", "\n", "a b", "\u{ad}", "\u{144}", "数", "\u{7f}", "\u{a0}"] {
-            assert!(!Alphabet::Bytes.spells(stranger.as_bytes()), "{stranger:?}");
+            assert!(!BYTES.spells(stranger.as_bytes()), "{stranger:?}");
             assert!(Alphabet::Marked.spells(stranger.as_bytes()));
         }
-        assert!(!Alphabet::Bytes.spells(&[0xC3]) && !Alphabet::Bytes.spells(&[0xC3, b'a']));
+        assert!(!BYTES.spells(&[0xC3]) && !BYTES.spells(&[0xC3, b'a']));
     }
 }

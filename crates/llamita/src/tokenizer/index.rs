@@ -137,12 +137,12 @@ impl<'a> Table<'a> {
         let space = match pieces.alphabet {
             Alphabet::Plain => return piece_len == len && equal(pieces.file, offset, text, start, len),
             Alphabet::Marked => MARK,
-            Alphabet::Bytes => SPACE,
+            Alphabet::Bytes(_) => SPACE,
         };
         // Most pieces have no space or one at the begin, and else what the text has; '▁' in the text itself is
         // not a space.
         let as_it_is = |rest: &[u8]| match pieces.alphabet {
-            Alphabet::Bytes => rest.iter().all(u8::is_ascii_graphic),
+            Alphabet::Bytes(_) => rest.iter().all(u8::is_ascii_graphic),
             _ => !rest.contains(&MARK[0]),
         };
         let (piece_skip, text_skip) = if text[start] == b' ' { (space.len(), 1) } else { (0, 0) };
@@ -224,15 +224,14 @@ impl<'a> Table<'a> {
         longest
     }
 
-    /// Finds out which pieces their own texts are encoded to; `all` says that all are, whatever is merged.
+    /// Finds out which pieces their own texts are encoded to.
     pub(super) fn mark_whole(
         pieces: Pieces<'a>,
         slots: &'a mut [u32],
         longest: usize,
         merges: Option<Merges<'a>>,
-        all: bool,
     ) -> Self {
-        if all {
+        if merges.is_some_and(|merges| merges.rule.ignores_merges()) {
             slots.iter_mut().filter(|slot| **slot != 0).for_each(|slot| *slot |= WHOLE);
             return Table::new(pieces, slots, longest, merges);
         }

@@ -1,9 +1,8 @@
 //! The merges of a byte-level vocabulary: which pairs of tokens may be joined, and which of them first.
 
-use super::TokenizerError;
-use super::alphabet::Alphabet;
 use super::index::Table;
 use super::vocabulary::strings;
+use super::{PreTokenizer, TokenizerError};
 
 /// Bits of an entry that say where its merge cuts the token.
 const CUT_BITS: u32 = 12;
@@ -14,6 +13,8 @@ const CUT_BITS: u32 = 12;
 /// a merge is known by its token and the length of the left part. Most tokens are made in one way.
 #[derive(Clone, Copy)]
 pub(super) struct Merges<'a> {
+    /// How the vocabulary cuts text into words.
+    pub(super) rule: PreTokenizer,
     /// Where the entries of each token end; they begin where those of the token before end: (vocab_size,).
     ends: &'a [u32],
     /// The rank of a merge, and in the lowest bits the bytes of the left part: (merges,).
@@ -38,6 +39,7 @@ impl<'a> Merges<'a> {
     /// Reads `merges`, strings with a space between the parts, the first rank first; `table` has the pieces.
     pub(super) fn build(
         table: &Table<'_>,
+        rule: PreTokenizer,
         merges: &[u8],
         ends: &'a mut [u32],
         entries: &'a mut [u32],
@@ -69,7 +71,7 @@ impl<'a> Merges<'a> {
             entries[*end as usize] = (merge as u32) << CUT_BITS | cut;
             *end += 1;
         }
-        Ok(Self { ends, entries })
+        Ok(Self { rule, ends, entries })
     }
 }
 
@@ -80,7 +82,7 @@ fn resolve(table: &Table<'_>, merge: &[u8], check: bool) -> Option<(u32, u32)> {
     if left.is_empty() || right.is_empty() || right.contains(&b' ') {
         return None;
     }
-    let text = |part| Alphabet::Bytes.text(part);
+    let text = |part| table.pieces.alphabet.text(part);
     if check && (table.find_iter(text(left)).is_none() || table.find_iter(text(right)).is_none()) {
         return None;
     }

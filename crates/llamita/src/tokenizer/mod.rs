@@ -27,8 +27,13 @@ mod merges;
 mod read;
 mod special;
 mod text;
+#[cfg(feature = "byte-level")]
 mod unicode;
 mod vocabulary;
+#[cfg(feature = "byte-level")]
+mod words;
+#[cfg(not(feature = "byte-level"))]
+#[path = "no_words.rs"]
 mod words;
 
 use core::fmt;

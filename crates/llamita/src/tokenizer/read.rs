@@ -118,7 +118,7 @@ impl<'a> Tokenizer<'a> {
             scores: (gguf && byte_level.is_none()).then_some(vocabulary.scores),
             types: vocabulary.types,
             alphabet: match (gguf, byte_level) {
-                (_, Some(_)) => Alphabet::Bytes,
+                (_, Some(byte_level)) => Alphabet::Bytes(byte_level.pre),
                 (true, None) => Alphabet::Marked,
                 (false, None) => Alphabet::Plain,
             },
@@ -133,10 +133,8 @@ impl<'a> Tokenizer<'a> {
                     return Err(TokenizerError::MergeLimit { found: byte_level.merge_count });
                 }
                 let table = Table::new(pieces, slots, longest, None);
-                let merges = Merges::build(&table, byte_level.merges, ends, entries)?;
-                let pre = byte_level.pre;
-                let table = Table::mark_whole(pieces, slots, longest, Some(merges), pre.ignores_merges());
-                (Split::Words(pre), table)
+                let merges = Merges::build(&table, byte_level.pre, byte_level.merges, ends, entries)?;
+                (Split::Words(byte_level.pre), Table::mark_whole(pieces, slots, longest, Some(merges)))
             }
             None => {
                 if let Some(token) = (0..count).find(|&token| pieces.score(token as u32).is_nan()) {
@@ -144,7 +142,7 @@ impl<'a> Tokenizer<'a> {
                 }
                 let joins = lend(JOINS)?.as_mut_array().ok_or(memory)?;
                 let longest = Table::fill(pieces, Some(&mut *joins), slots);
-                (Split::Joins(joins), Table::mark_whole(pieces, slots, longest, None, false))
+                (Split::Joins(joins), Table::mark_whole(pieces, slots, longest, None))
             }
         };
         let special = if gguf {

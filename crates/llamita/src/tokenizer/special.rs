@@ -1,6 +1,7 @@
 //! Tokens that stand in a text as they are spelled: marks such as BOS, and pieces that users defined.
 
 use super::vocabulary::{Kind, Pieces};
+use crate::heap;
 
 /// Words of memory for the bits of [`Special`].
 pub(super) const BITS: usize = 2 * 8;
@@ -42,7 +43,7 @@ impl<'a> Special<'a> {
         }
         let tokens = &mut tokens[..count];
         // Of equal pieces the first counts, which is the last of them here.
-        tokens.sort_unstable_by(|&a, &b| pieces.bytes(a).cmp(pieces.bytes(b)).then(b.cmp(&a)));
+        heap::sort(tokens, &|a, b| (pieces.bytes(a), b) < (pieces.bytes(b), a));
         Self { bits, tokens }
     }
 

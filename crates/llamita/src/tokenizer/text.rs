@@ -71,7 +71,7 @@ impl<'a> Iterator for Decoded<'a> {
         }
         match self.alphabet {
             Alphabet::Plain => return Some(core::mem::take(&mut self.rest)),
-            Alphabet::Bytes => return Some(self.next_bytes()),
+            Alphabet::Bytes(_) => return Some(self.next_bytes()),
             Alphabet::Marked => (),
         }
         if let Some(rest) = self.rest.strip_prefix(MARK) {

@@ -128,7 +128,7 @@ impl<'a> Pieces<'a> {
 
     /// Whether the vocabulary is byte-level.
     pub(super) fn is_byte_level(&self) -> bool {
-        self.alphabet == Alphabet::Bytes
+        matches!(self.alphabet, Alphabet::Bytes(_))
     }
 
     pub(super) fn score(&self, token: u32) -> f32 {
