@@ -134,7 +134,7 @@ pub fn check() -> Result<Outcome> {
         };
         let program = tools.build()?;
         let size = size::measure(&program)?;
-        if tools.build_smallest() {
+        if tools.builds_smallest() {
             size.check(board.flash_limit).with_context(|| format!("{} is too large", board.name))?;
         } else {
             println!(

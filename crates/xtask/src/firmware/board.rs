@@ -142,14 +142,16 @@ impl Tools {
         let mut command = self.target.cargo("build");
         // The board's own settings for cargo are found from its folder only.
         command.current_dir(&folder).arg("--release").arg("--target-dir").arg(&built);
-        // What panics print by `Debug`, which takes 6 KB. The option is not stable either.
-        let smaller = if self.target.is_from_source() { "-Zfmt-debug=none" } else { "" };
+        // Panics tell what happened, but neither where nor what `Debug` would print: that takes 8 KB and 6. The options are
+        // not stable either.
+        let smallest = "-Zlocation-detail=none -Zfmt-debug=none";
+        let smaller = if self.target.is_from_source() { smallest } else { "" };
         run(command.env("RUSTFLAGS", rustflags(&format!("-D warnings {smaller}"))))?;
         Ok(built.join(self.board.triple).join("release").join(format!("llamita-{}", self.board.name)))
     }
 
     /// Whether the program is as small as it can be.
-    pub fn build_smallest(&self) -> bool {
+    pub fn builds_smallest(&self) -> bool {
         self.target.is_from_source()
     }
 
