@@ -1,5 +1,6 @@
 //! `cargo xtask firmware` and `cargo xtask size`: llamita's programs for boards, built, run in emulators, and measured.
 
+mod bench;
 mod board;
 mod card;
 mod emulator;
@@ -15,12 +16,13 @@ use clap::ValueEnum;
 
 use crate::ci::report::Outcome;
 use crate::ci::tools::run as run_command;
-use board::{Board, Medium, Place, Tools};
+use board::{Board, Medium, Place, Room, Tools};
 
 /// Build the programs for boards, and run them in emulators.
 #[derive(clap::Subcommand)]
 pub enum Task {
     Run(RunOptions),
+    Bench(bench::Options),
 }
 
 /// Have an emulated board tell a story.
@@ -76,6 +78,7 @@ impl Name {
 pub fn run(task: &Task) -> Result<()> {
     match task {
         Task::Run(options) => tell(options),
+        Task::Bench(options) => bench::bench(&board::ALL, options),
     }
 }
 
@@ -84,9 +87,10 @@ pub fn size(options: &SizeOptions) -> Result<()> {
     let mut sizes = Vec::new();
     for board in board::ALL {
         let tools = found(Tools::find(board)?)?;
-        let program = tools.build()?;
+        let program = tools.build(Room::OfTheBoard)?;
         let media = tempfile::tempdir()?;
-        let command = tools.emulate(&program, &Medium::with(Place::Flash, story::MODEL.as_ref())?, media.path())?;
+        let command =
+            tools.emulate(&program, &Medium::with(Place::Flash, story::MODEL.as_ref())?, media.path())?;
         let told = story::tell(command, "", !options.json)?;
         sizes.push((board, size::measure(&program)?, told.used));
     }
@@ -109,7 +113,7 @@ fn tell(options: &RunOptions) -> Result<()> {
     let place = if options.streamed { Place::Card } else { Place::Flash };
     ensure!(place == Place::Flash || board.has_card, "{} has no card: leave out --streamed", board.name);
     let tools = found(Tools::find(board)?)?;
-    let program = tools.build()?;
+    let program = tools.build(Room::OfTheBoard)?;
     let media = tempfile::tempdir()?;
     let mut command = tools.emulate(&program, &Medium::with(place, &options.model)?, media.path())?;
     if options.console {
@@ -132,7 +136,7 @@ pub fn check() -> Result<Outcome> {
             Ok(tools) => tools,
             Err(outcome) => return Ok(outcome),
         };
-        let program = tools.build()?;
+        let program = tools.build(Room::OfTheBoard)?;
         let size = size::measure(&program)?;
         if tools.builds_smallest() {
             size.check(board.flash_limit).with_context(|| format!("{} is too large", board.name))?;

@@ -7,10 +7,10 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::board::{Board, Place, Room, Tools};
+use super::board::{Board, Medium, Place, Room, Tools};
 use super::emulator::Emulator;
 use super::story::{self, number_after};
-use crate::ci::tools::{cargo, root, run};
+use crate::ci::tools::{cargo, output, root};
 
 /// Tell the instructions of a token on every board, by component, for eight bits and for floats.
 ///
@@ -65,7 +65,7 @@ pub fn bench(boards: &[&'static Board], options: &Options) -> Result<()> {
             let program = tools.build(room)?;
             for (position, prompt) in PLACES {
                 bar.set_message(format!("{}, {arithmetic}, position {position}", board.name));
-                let command = tools.emulate(&program, model, Place::Flash, folder.path())?;
+                let command = tools.emulate(&program, &Medium::with(Place::Flash, model)?, folder.path())?;
                 let components = last_token(command, board, arithmetic, position, prompt)?;
                 measured.push(Measured { board: board.name, arithmetic, position, components });
                 bar.inc(1);
@@ -85,8 +85,8 @@ pub fn bench(boards: &[&'static Board], options: &Options) -> Result<()> {
 fn in_floats(folder: &Path) -> Result<PathBuf> {
     let floats = folder.join("nano-f32.gguf");
     let mut command = cargo("run");
-    command.args(["--quiet", "--package", "llamita-cli", "--", "convert", "--quant", "f32", "--quiet"]);
-    run(command.arg(root().join(story::MODEL)).arg(&floats))?;
+    command.args(["--quiet", "--package", "llamita-cli", "--", "convert", "--quant", "f32"]);
+    output(command.arg(root().join(story::MODEL)).arg(&floats))?;
     ensure!(fs::metadata(&floats)?.len() > 0, "a model in single precision");
     Ok(floats)
 }

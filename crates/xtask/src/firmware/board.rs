@@ -115,6 +115,15 @@ impl Medium {
     }
 }
 
+/// How much memory a program is linked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// As the chip has.
+    OfTheBoard,
+    /// A megabyte, which the emulators have.
+    Plenty,
+}
+
 /// What compiles for a board, and runs it.
 pub struct Tools {
     board: &'static Board,
@@ -134,7 +143,7 @@ impl Tools {
     }
 
     /// Compile the program; returns where it is.
-    pub fn build(&self) -> Result<PathBuf> {
+    pub fn build(&self, room: Room) -> Result<PathBuf> {
         let folder = root().join("firmware").join(self.board.name);
         // Boards share what they can, beside what the workspace has built.
         let built = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
@@ -142,6 +151,12 @@ impl Tools {
         let mut command = self.target.cargo("build");
         // The board's own settings for cargo are found from its folder only.
         command.current_dir(&folder).arg("--release").arg("--target-dir").arg(&built);
+        if room == Room::Plenty {
+            let script = built.join(format!("{}-plenty.x", self.board.name));
+            fs::create_dir_all(&built)?;
+            fs::write(&script, with_plenty(&fs::read_to_string(folder.join("link.x"))?)?)?;
+            command.env("LLAMITA_LINKER_SCRIPT", script);
+        }
         // Panics tell what happened, but neither where nor what `Debug` would print: that takes 8 KB and 6. The options are
         // not stable either.
         let smallest = "-Zlocation-detail=none -Zfmt-debug=none";
@@ -197,6 +212,25 @@ impl Tools {
         }
         Ok(command)
     }
+}
+
+/// A board's linker script with a megabyte of RAM, most of it for the engine.
+fn with_plenty(script: &str) -> Result<String> {
+    let mut changed = 0;
+    let lines: Vec<_> = script
+        .lines()
+        .map(|line| {
+            let plenty = match line.split_once("LENGTH = ") {
+                Some((ram, _)) if ram.trim_start().starts_with("RAM") => format!("{ram}LENGTH = 1M"),
+                _ if line.starts_with("ARENA = ") => "ARENA = 700K;".to_owned(),
+                _ => return line.to_owned(),
+            };
+            changed += 1;
+            plenty
+        })
+        .collect();
+    ensure!(changed == 2, "a linker script has one RAM and one ARENA");
+    Ok(lines.join("\n"))
 }
 
 /// An option of the emulator with a path in it, whose commas are doubled.

@@ -61,6 +61,15 @@ impl Emulator {
         self.wait_until(part, |heard| heard.windows(part.len()).any(|window| window == part.as_bytes()))
     }
 
+    /// Wait until the board has said all of this event, in JSON.
+    pub fn wait_for_event(&mut self, event: &str) -> Result<String> {
+        let start = format!("{{\"event\":\"{event}\"");
+        self.wait_until(event, |heard| {
+            let heard = String::from_utf8_lossy(heard);
+            heard.ends_with('\n') && heard.lines().last().is_some_and(|line| line.starts_with(&start))
+        })
+    }
+
     fn wait_until(&mut self, what: &str, heard: impl Fn(&[u8]) -> bool) -> Result<String> {
         while !heard(&self.heard) {
             if !self.listen(self.end)? {

@@ -91,6 +91,11 @@ pub fn quit(mut emulator: Emulator) -> Result<(u64, u64)> {
     stack.context("nothing was said of the stack")
 }
 
+/// The number behind a text.
+pub fn number_after(text: &str, name: &str) -> Option<u64> {
+    text.rsplit_once(name)?.1.split(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
+}
+
 /// The number before a text, of which it says what it is.
 fn number_before(text: &str, unit: &str) -> Option<u64> {
     text.split(unit).next()?.rsplit(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
