@@ -21,9 +21,11 @@ pub(crate) trait Products: Copy {
     fn scores(self, query: &[f32], keys: &[i8]) -> [i32; LANES];
     /// Adds to each element of `out`, (head_size,), the sum of its values times their weights, which fits 32 bits.
     ///
-    /// `weights` has four pairs for each eight positions, in the order of [`Products::PAIRS`], `values` is
-    /// (positions / 8, head_size, 8).
-    fn mix(self, weights: &[f32], values: &[i8], out: &mut [f32]);
+    /// `weights` has eight positions in each, four pairs in the order of [`Products::PAIRS`] and then nothing of use;
+    /// `values` is (positions / 8, head_size, 8).
+    fn mix(self, weights: &[[f32; LANES]], values: &[i8], out: &mut [f32]);
+    /// As many numbers as the unit adds at once: the sum of the probabilities is kept in so many lanes.
+    const WIDTH: usize;
     /// The positions of a block whose weights are a pair.
     const PAIRS: [[usize; 2]; 4] = [[0, 1], [2, 3], [4, 5], [6, 7]];
     /// The largest of scales, none of which is negative, as bits; not-a-number and infinity are larger than all.
@@ -81,46 +83,37 @@ pub(crate) fn attention<P: Products>(
     // At least 2 for the largest scale, so that differences of scores fit as well.
     let shift = (exponent + 127 + 7 - SCORE_BITS - drop).max(exponent_of(most_key) + 2);
     let scores = scores[positions].as_chunks_mut::<LANES>().0;
-    let mut most = NONE;
-    for (block, (scores, (keys, scales))) in scores.iter_mut().zip(keys).enumerate() {
-        let mut sums = unit.scores(query, keys);
-        for i in 0..LANES {
-            sums[i] =
-                ((sums[i] >> drop) * mantissa(scales[i])) >> (shift - exponent_of(scales[i])).clamp(0, 31);
-        }
-        for score in sums.iter_mut().skip(len - block * LANES) {
-            *score = NONE;
-        }
-        for i in 0..LANES {
-            most = most.max(sums[i]);
-        }
-        *scores = sums.map(|score| f32::from_bits(score as u32));
+    for (scores, (keys, scales)) in scores.iter_mut().zip(keys) {
+        let sums = unit.scores(query, keys);
+        *scores = core::array::from_fn(|i| {
+            let shift = (shift - exponent_of(scales[i])).clamp(0, 31);
+            f32::from_bits((((sums[i] >> drop) * mantissa(scales[i])) >> shift) as u32)
+        });
     }
+    scores.as_flattened_mut()[len..].fill(f32::from_bits(NONE as u32));
+    let most = scores.as_flattened().iter().map(|score| score.to_bits() as i32).fold(NONE, i32::max);
 
-    // The weights take half of the room, behind the scores that are read.
-    let mut sum = 0;
+    // The weights of a block take the first half of the room of its scores.
+    let mut sum = [0; LANES];
     let exponent = exponent_of(most_value);
-    for (block, scales) in value_scales[positions].as_chunks::<LANES>().0.iter().enumerate() {
+    for (scores, scales) in scores.iter_mut().zip(value_scales[positions].as_chunks::<LANES>().0) {
         let mut weights = [0; LANES];
         for i in 0..LANES {
-            let probability = exp2(scores[block][i].to_bits() as i32 - most);
-            sum += probability;
+            let probability = exp2(scores[i].to_bits() as i32 - most);
+            sum[i % P::WIDTH] += probability;
             let shift = (6 + exponent - exponent_of(scales[i])).clamp(0, 31);
             weights[i] = (((probability * mantissa(scales[i])) >> shift) + 1) >> 1;
         }
-        let to = &mut scores[block / 2][block % 2 * 4..][..4];
-        for (i, to) in to.iter_mut().enumerate() {
-            let [low, high] = P::PAIRS[i];
+        for (to, [low, high]) in scores.iter_mut().zip(P::PAIRS) {
             *to = pair(weights[low], weights[high]);
         }
     }
 
     out.fill(0.0);
-    let weights = scores.as_flattened()[..blocks * 4].chunks(BLOCKS * 4);
-    for (weights, values) in weights.zip(values.chunks(BLOCKS * block_len)) {
-        unit.mix(weights, &values[..weights.len() / 4 * block_len], out);
+    for (weights, values) in scores.chunks(BLOCKS).zip(values.chunks(BLOCKS * block_len)) {
+        unit.mix(weights, &values[..weights.len() * block_len], out);
     }
-    let scale = f32::from_bits((exponent as u32) << 23) / sum as f32;
+    let scale = f32::from_bits((exponent as u32) << 23) / sum.into_iter().sum::<i32>() as f32;
     for out in out {
         *out *= scale;
     }

@@ -120,7 +120,7 @@ pub(crate) fn quantize(x: &[f32], group: usize, values: &mut [i8], scales: &mut 
 /// The largest magnitude; not-a-number counts as larger than all.
 pub(crate) fn magnitude(x: &[f32]) -> f32 {
     // Magnitudes are in the order of their bits.
-    f32::from_bits(x.iter().map(|x| x.to_bits() & i32::MAX as u32).max().unwrap_or(0))
+    f32::from_bits(x.iter().map(|x| x.to_bits() & i32::MAX as u32).fold(0, u32::max))
 }
 
 /// The step between the integers of a group with this largest magnitude, and what to multiply with to get them.
@@ -268,6 +268,8 @@ fn mix(scores: &[f32], values: &[f32], scale: f32, out: &mut [f32]) {
 struct Scalar;
 
 impl attention::Products for Scalar {
+    const WIDTH: usize = 1;
+
     fn scores(self, query: &[f32], keys: &[i8]) -> [i32; LANES] {
         let mut sums = [0; LANES];
         for (query, keys) in query.iter().zip(keys.as_chunks::<LANES>().0.as_chunks::<2>().0) {
@@ -280,12 +282,12 @@ impl attention::Products for Scalar {
         sums
     }
 
-    fn mix(self, weights: &[f32], values: &[i8], out: &mut [f32]) {
+    fn mix(self, weights: &[[f32; LANES]], values: &[i8], out: &mut [f32]) {
         let head_size = out.len();
         for (i, out) in out.iter_mut().enumerate() {
             let mut sum = 0;
             let values = values.as_chunks::<LANES>().0.iter().skip(i).step_by(head_size);
-            for (weights, values) in weights.as_chunks::<4>().0.iter().zip(values) {
+            for (weights, values) in weights.iter().zip(values) {
                 for (weights, values) in weights.iter().zip(values.as_chunks::<2>().0) {
                     let [a, b] = attention::halves(*weights);
                     sum += a * i32::from(values[0]) + b * i32::from(values[1]);

@@ -28,6 +28,7 @@ const ELEMENTS: usize = 4;
 
 impl Products for Words {
     const PAIRS: [[usize; 2]; 4] = super::unit::PAIRS;
+    const WIDTH: usize = 1;
 
     #[inline(always)]
     fn largest(self, scales: &[u16]) -> u16 {
@@ -44,7 +45,7 @@ impl Products for Words {
     }
 
     #[inline(always)]
-    fn mix(self, weights: &[f32], values: &[i8], out: &mut [f32]) {
+    fn mix(self, weights: &[[f32; LANES]], values: &[i8], out: &mut [f32]) {
         let block_len = out.len() * LANES;
         for (i, out) in out.chunks_mut(ELEMENTS).enumerate() {
             let values = &values[i * ELEMENTS * LANES..];
@@ -59,9 +60,9 @@ impl Products for Words {
 
 /// Mixes N elements, which come first in each of the blocks.
 #[inline(always)]
-fn mix<const N: usize>(weights: &[f32], values: &[i8], block_len: usize, out: &mut [f32]) {
+fn mix<const N: usize>(weights: &[[f32; LANES]], values: &[i8], block_len: usize, out: &mut [f32]) {
     let mut sums = [0; N];
-    for (weights, values) in weights.as_chunks().0.iter().zip(values.chunks(block_len)) {
+    for (weights, values) in weights.iter().zip(values.chunks(block_len)) {
         if let Some(values) = values.as_chunks().0.first_chunk() {
             super::unit::add_values(&mut sums, weights, values);
         }

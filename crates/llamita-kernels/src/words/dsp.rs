@@ -110,7 +110,11 @@ pub(super) fn add_scores(sums: &mut [i32; LANES], query: [i32; 2], keys: &[i8; 2
 
 /// Adds to each element's sum the products of its values at 8 positions with their weights.
 #[inline(always)]
-pub(super) fn add_values<const N: usize>(sums: &mut [i32; N], weights: &[f32; 4], values: &[[i8; LANES]; N]) {
+pub(super) fn add_values<const N: usize>(
+    sums: &mut [i32; N],
+    weights: &[f32; LANES],
+    values: &[[i8; LANES]; N],
+) {
     for i in 0..2 {
         let [even, odd] = [weights[2 * i].to_bits(), weights[2 * i + 1].to_bits()];
         for (sum, values) in sums.iter_mut().zip(values) {

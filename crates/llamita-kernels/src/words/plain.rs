@@ -31,8 +31,12 @@ pub(super) fn add_scores(sums: &mut [i32; LANES], query: [i32; 2], keys: &[i8; 2
 
 /// Adds to each element's sum the products of its values at 8 positions with their weights.
 #[inline(always)]
-pub(super) fn add_values<const N: usize>(sums: &mut [i32; N], weights: &[f32; 4], values: &[[i8; LANES]; N]) {
-    for (i, &weights) in weights.iter().enumerate() {
+pub(super) fn add_values<const N: usize>(
+    sums: &mut [i32; N],
+    weights: &[f32; LANES],
+    values: &[[i8; LANES]; N],
+) {
+    for (i, &weights) in weights[..4].iter().enumerate() {
         let [a, b] = halves(weights);
         for (sum, values) in sums.iter_mut().zip(values) {
             *sum += a * i32::from(values[2 * i]) + b * i32::from(values[2 * i + 1]);

@@ -34,8 +34,6 @@ impl F32x8 {
 // SAFETY of every block below: the trait's callers promise NEON, and the elements for loads and stores, which
 // need no alignment beyond the element's.
 impl Vector for F32x8 {
-    /// Four sums of each row.
-    type Integers = [int32x4_t; LANES];
     type Sums = [int32x4_t; 2];
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -194,16 +192,11 @@ impl Vector for F32x8 {
         }
     }
     #[inline(always)]
-    unsafe fn no_integers() -> [int32x4_t; LANES] {
-        // SAFETY: As above.
-        [unsafe { vdupq_n_s32(0) }; LANES]
-    }
-    #[inline(always)]
-    unsafe fn add_q8(sums: &mut [int32x4_t; LANES], w: *const u8, x: *const i8) {
+    unsafe fn add_q8(sums: &mut [[int32x4_t; 2]; 4], w: *const u8, x: *const i8) {
         // SAFETY: As above.
         unsafe {
             let x = vld1q_s8(x);
-            for (row, sum) in sums.iter_mut().enumerate() {
+            for (row, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
                 let w = vld1q_s8(w.add(16 * row).cast());
                 // At most 2 * 128 * 127, which 16 bits hold.
                 let pairs = vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x);
@@ -212,11 +205,11 @@ impl Vector for F32x8 {
         }
     }
     #[inline(always)]
-    unsafe fn add_q4(sums: &mut [int32x4_t; LANES], w: *const u8, x: *const i8) {
+    unsafe fn add_q4(sums: &mut [[int32x4_t; 2]; 4], w: *const u8, x: *const i8) {
         // SAFETY: As above.
         unsafe {
             let [low_x, high_x] = [vld1q_s8(x), vld1q_s8(x.add(16))];
-            for (row, sum) in sums.iter_mut().enumerate() {
+            for (row, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
                 let w = vld1q_u8(w.add(16 * row));
                 let low = vreinterpretq_s8_u8(vandq_u8(w, vdupq_n_u8(15)));
                 let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(w));
@@ -228,10 +221,10 @@ impl Vector for F32x8 {
         }
     }
     #[inline(always)]
-    unsafe fn sum_rows(sums: [int32x4_t; LANES], offset: i32) -> Self {
+    unsafe fn sum_rows(sums: [[int32x4_t; 2]; 4], offset: i32) -> Self {
         // SAFETY: As above.
         Self(unsafe {
-            let [a, b, c, d, e, f, g, h] = sums;
+            let [[a, b], [c, d], [e, f], [g, h]] = sums;
             [vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)), vpaddq_s32(vpaddq_s32(e, f), vpaddq_s32(g, h))]
                 .map(|rows| vcvtq_f32_s32(vsubq_s32(rows, vdupq_n_s32(offset))))
         })

@@ -10,8 +10,6 @@ use crate::LANES;
 /// Every method needs a CPU that has the unit's instructions; loads and stores need 8 elements to be there
 /// (the partial ones as many as they are told), aligned as their type.
 pub(crate) trait Vector: Copy {
-    /// Sums of products of integers, some for each of 8 rows.
-    type Integers: Copy;
     /// 8 integers of 32 bits.
     type Sums: Copy;
     unsafe fn splat(x: f32) -> Self;
@@ -44,15 +42,14 @@ pub(crate) trait Vector: Copy {
     /// Stores the lowest byte of each lane.
     unsafe fn store_low_bytes(self, to: *mut i8);
     /// Sums of nothing.
-    unsafe fn no_integers() -> Self::Integers;
-    /// Adds the products of 8 rows, each of 16 weights of eight bits, with 16 activations; none is -128.
-    unsafe fn add_q8(sums: &mut Self::Integers, w: *const u8, x: *const i8);
-    /// Adds the products of 8 rows, each of 32 numbers of four bits, from 0 to 15, with 32 activations.
-    unsafe fn add_q4(sums: &mut Self::Integers, w: *const u8, x: *const i8);
-    /// The sum of each row less `offset`, as a float.
-    unsafe fn sum_rows(sums: Self::Integers, offset: i32) -> Self;
-    /// Sums of nothing.
     unsafe fn no_sums() -> Self::Sums;
+    /// Adds the products of 8 rows, each of 16 weights of eight bits, with 16 activations; none is -128.
+    /// Four sums for each row, as in every array of sums.
+    unsafe fn add_q8(sums: &mut [Self::Sums; 4], w: *const u8, x: *const i8);
+    /// Adds the products of 8 rows, each of 32 numbers of four bits, from 0 to 15, with 32 activations.
+    unsafe fn add_q4(sums: &mut [Self::Sums; 4], w: *const u8, x: *const i8);
+    /// The sum of each row less `offset`, as a float.
+    unsafe fn sum_rows(sums: [Self::Sums; 4], offset: i32) -> Self;
     /// Adds the products of a pair of numbers of 16 bits with two elements of 8 positions: a sum for each position.
     unsafe fn add_scores(sums: &mut Self::Sums, pair: u32, keys: *const i8);
     /// Adds the products of 8 weights of 16 bits with two elements of 8 positions: four sums for each element.

@@ -60,7 +60,7 @@ trait Add<V: Vector> {
     const COLUMNS: usize;
     /// How much greater than the weight the stored number is.
     const OFFSET: i32;
-    unsafe fn add(sums: &mut V::Integers, w: *const u8, x: *const i8);
+    unsafe fn add(sums: &mut [V::Sums; 4], w: *const u8, x: *const i8);
 }
 
 struct Q8;
@@ -70,7 +70,7 @@ impl<V: Vector> Add<V> for Q8 {
     const COLUMNS: usize = 16;
     const OFFSET: i32 = 0;
     #[inline(always)]
-    unsafe fn add(sums: &mut V::Integers, w: *const u8, x: *const i8) {
+    unsafe fn add(sums: &mut [V::Sums; 4], w: *const u8, x: *const i8) {
         // SAFETY: The caller promises the unit, 128 bytes of weights and 16 activations.
         unsafe { V::add_q8(sums, w, x) }
     }
@@ -80,7 +80,7 @@ impl<V: Vector> Add<V> for Q4 {
     const COLUMNS: usize = 32;
     const OFFSET: i32 = 8;
     #[inline(always)]
-    unsafe fn add(sums: &mut V::Integers, w: *const u8, x: *const i8) {
+    unsafe fn add(sums: &mut [V::Sums; 4], w: *const u8, x: *const i8) {
         // SAFETY: The caller promises the unit, 128 bytes of weights and 32 activations.
         unsafe { V::add_q4(sums, w, x) }
     }
@@ -156,7 +156,7 @@ unsafe fn block<V: Vector, A: Add<V>, const GROUP: usize, const T: usize>(
         let (x_scales, x_sums) = (x.scales.as_ptr().add(token * groups), x.sums.as_ptr().add(token * groups));
         let mut products = [V::splat(0.0); T];
         for group in 0..groups {
-            let mut sums = [V::no_integers(); T];
+            let mut sums = [[V::no_sums(); 4]; T];
             for column in (0..columns).step_by(A::COLUMNS) {
                 for t in 0..T {
                     A::add(&mut sums[t], values, x_values.add(t * w.padded + group * columns + column));

@@ -34,8 +34,6 @@ impl F32x8 {
 // SAFETY of every block below: the trait's callers promise the elements for loads and stores, which need no
 // alignment beyond the element's.
 impl Vector for F32x8 {
-    /// Four sums of each row.
-    type Integers = [v128; LANES];
     type Sums = [v128; 2];
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -152,14 +150,10 @@ impl Vector for F32x8 {
         unsafe { v128_store64_lane::<0>(bytes, to.cast()) }
     }
     #[inline(always)]
-    unsafe fn no_integers() -> [v128; LANES] {
-        [i32x4_splat(0); LANES]
-    }
-    #[inline(always)]
-    unsafe fn add_q8(sums: &mut [v128; LANES], w: *const u8, x: *const i8) {
+    unsafe fn add_q8(sums: &mut [[v128; 2]; 4], w: *const u8, x: *const i8) {
         // SAFETY: As above.
         let x = unsafe { v128_load(x.cast()) };
-        for (row, sum) in sums.iter_mut().enumerate() {
+        for (row, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
             // SAFETY: As above.
             let w = unsafe { v128_load(w.add(16 * row).cast()) };
             // At most 2 * 128 * 127, which 16 bits hold.
@@ -168,10 +162,10 @@ impl Vector for F32x8 {
         }
     }
     #[inline(always)]
-    unsafe fn add_q4(sums: &mut [v128; LANES], w: *const u8, x: *const i8) {
+    unsafe fn add_q4(sums: &mut [[v128; 2]; 4], w: *const u8, x: *const i8) {
         // SAFETY: As above.
         let [low_x, high_x] = unsafe { [v128_load(x.cast()), v128_load(x.add(16).cast())] };
-        for (row, sum) in sums.iter_mut().enumerate() {
+        for (row, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
             // SAFETY: As above.
             let w = unsafe { v128_load(w.add(16 * row).cast()) };
             let (low, high) = (v128_and(w, u8x16_splat(15)), u8x16_shr(w, 4));
@@ -184,13 +178,13 @@ impl Vector for F32x8 {
         }
     }
     #[inline(always)]
-    unsafe fn sum_rows(sums: [v128; LANES], offset: i32) -> Self {
+    unsafe fn sum_rows(sums: [[v128; 2]; 4], offset: i32) -> Self {
         /// Sums of neighbours, of `a` and then of `b`.
         #[inline(always)]
         fn add_pairs(a: v128, b: v128) -> v128 {
             i32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b))
         }
-        let [a, b, c, d, e, f, g, h] = sums;
+        let [[a, b], [c, d], [e, f], [g, h]] = sums;
         let rows = [add_pairs(add_pairs(a, b), add_pairs(c, d)), add_pairs(add_pairs(e, f), add_pairs(g, h))];
         Self(rows.map(|rows| f32x4_convert_i32x4(i32x4_sub(rows, i32x4_splat(offset)))))
     }

@@ -39,8 +39,6 @@ impl F32x8 {
 // SAFETY of every block below: the trait's callers promise AVX2, FMA and F16C, and the elements for loads and
 // stores, which need no alignment beyond the element's.
 impl Vector for F32x8 {
-    /// Two rows in each: four sums of the first, four of the second.
-    type Integers = [__m256i; 4];
     type Sums = __m256i;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -175,11 +173,6 @@ impl Vector for F32x8 {
                 _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
             _mm_storel_epi64(to.cast(), bytes);
         }
-    }
-    #[inline(always)]
-    unsafe fn no_integers() -> [__m256i; 4] {
-        // SAFETY: As above.
-        [unsafe { _mm256_setzero_si256() }; 4]
     }
     #[inline(always)]
     unsafe fn add_q8(sums: &mut [__m256i; 4], w: *const u8, x: *const i8) {
