@@ -159,7 +159,7 @@ fn exp2(score: i32) -> i32 {
     let score = score.clamp(-16 << SCORE_BITS, (16 << SCORE_BITS) - 1);
     let x = (score as u32 & ((1 << SCORE_BITS) - 1)) << (16 - SCORE_BITS);
     let [a, b, c] = CUBIC;
-    let power = x * (a + ((x * (b + ((x * c) >> 16))) >> 16)) >> 17;
+    let power = (x * (a + ((x * (b + ((x * c) >> 16))) >> 16))) >> 17;
     (((0x8000 + power) >> -(score >> SCORE_BITS)) as i32 + 1) >> 1
 }
 
