@@ -23,7 +23,7 @@ pub use kernels::Kernels;
 pub use rows::Rows;
 #[cfg(feature = "std")]
 pub use team::Threads;
-pub use team::{Panel, Solo, Team};
+pub use team::{Meeting, Pair, Panel, Solo, Team};
 
 /// Sums run in this many lanes on every machine, so that they round alike.
 pub const LANES: usize = 8;

@@ -1,9 +1,12 @@
 //! Several cores on one step of work.
 
+mod pair;
 mod panel;
+mod parts;
 #[cfg(feature = "std")]
 mod threads;
 
+pub use pair::{Meeting, Pair};
 pub use panel::Panel;
 #[cfg(feature = "std")]
 pub use threads::Threads;

@@ -9,7 +9,6 @@
 
 use core::cell::UnsafeCell;
 use core::hint::spin_loop;
-use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,6 +17,7 @@ use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 use super::Team;
+use super::parts::{Job, Parts};
 
 /// Looks at the gate before a member sleeps: some tens of microseconds, longer than the steps of a forward
 /// pass are apart, shorter than a time slice.
@@ -127,36 +127,15 @@ unsafe impl Sync for Shared {}
 // SAFETY: As above; nothing in it belongs to one thread.
 unsafe impl Send for Shared {}
 
-/// A step's work, with its type forgotten.
-#[derive(Clone, Copy)]
-struct Job {
-    work: unsafe fn(*const (), usize),
-    data: *const (),
-}
-
-/// A step's parts and who has taken which.
-struct Parts<'f, P, F> {
-    parts: [UnsafeCell<MaybeUninit<P>>; MAX_PARTS],
-    count: usize,
-    members: usize,
-    shares: [Share; MAX_MEMBERS],
-    work: &'f F,
-}
-
-/// The next part of a member's share, in a cache line of its own.
-#[repr(align(64))]
-struct Share(AtomicUsize);
-
 impl Threads {
     /// A team of `members` threads, the caller's included; at least one, at most 16.
     ///
     /// # Errors
     /// If the system starts no further thread.
     pub fn new(members: usize) -> std::io::Result<Self> {
-        unsafe fn nothing(_: *const (), _: usize) {}
         let shared = Arc::new(Shared {
             gate: AtomicU64::new(0),
-            job: UnsafeCell::new(Job { work: nothing, data: core::ptr::null() }),
+            job: UnsafeCell::new(Job::NOTHING),
             stop: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
@@ -181,24 +160,13 @@ impl Threads {
 
     /// Does up to [`MAX_PARTS`] parts.
     fn step<P: Send, F: Fn(P) + Sync>(&mut self, parts: &mut impl Iterator<Item = P>, work: &F) -> bool {
-        let mut step = Parts {
-            parts: [const { UnsafeCell::new(MaybeUninit::uninit()) }; MAX_PARTS],
-            count: 0,
-            members: self.members(),
-            shares: [const { Share(AtomicUsize::new(0)) }; MAX_MEMBERS],
-            work,
-        };
-        for (slot, part) in step.parts.iter_mut().zip(parts) {
-            slot.get_mut().write(part);
-            step.count += 1;
-        }
-        if step.count < 2 {
+        let step = Parts::<P, F, MAX_MEMBERS, MAX_PARTS>::take(parts, self.members(), work);
+        if step.count() < 2 {
             step.work_from(0);
-            return step.count > 0;
+            return step.count() > 0;
         }
-        let data = core::ptr::from_ref(&step).cast();
         // SAFETY: The gate is closed and nobody is inside, so nobody reads the job.
-        unsafe { *self.shared.job.get() = Job { work: Parts::<P, F>::work_erased, data } };
+        unsafe { *self.shared.job.get() = step.job() };
         self.shared.panicked.store(false, SeqCst);
         self.shared.open();
         // Closes the gate also when `work` panics here: members may not outlive the step.
@@ -244,34 +212,6 @@ impl Drop for Threads {
         for worker in self.workers.drain(..) {
             // A worker that panicked has been reported by the step in which it did.
             let _ = worker.join();
-        }
-    }
-}
-
-impl<P: Send, F: Fn(P) + Sync> Parts<'_, P, F> {
-    /// # Safety
-    /// `data` points to a live `Parts` of these types.
-    unsafe fn work_erased(data: *const (), member: usize) {
-        // SAFETY: The caller says so.
-        unsafe { &*data.cast::<Self>() }.work_from(member);
-    }
-
-    /// Does parts until none is left, beginning with the member's own share.
-    fn work_from(&self, member: usize) {
-        for turn in 0..self.members {
-            let owner = (member + turn) % self.members;
-            let start = owner * self.count / self.members;
-            let end = (owner + 1) * self.count / self.members;
-            loop {
-                let part = start + self.shares[owner].0.fetch_add(1, SeqCst);
-                if part >= end {
-                    break;
-                }
-                // SAFETY: The first `count` parts were written before the step opened, and `fetch_add` gives
-                // each of them to one member, once.
-                let part = unsafe { (*self.parts[part].get()).assume_init_read() };
-                (self.work)(part);
-            }
         }
     }
 }
@@ -336,7 +276,7 @@ impl Shared {
             // SAFETY: We are inside, so the caller waits for us before it changes the job or ends the step.
             let job = unsafe { *self.job.get() };
             // SAFETY: The job's data lives as long as somebody is inside.
-            let result = catch_unwind(AssertUnwindSafe(|| unsafe { (job.work)(job.data, member) }));
+            let result = catch_unwind(AssertUnwindSafe(|| unsafe { job.work_from(member) }));
             if result.is_err() {
                 self.panicked.store(true, SeqCst);
             }

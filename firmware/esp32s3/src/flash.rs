@@ -1,0 +1,60 @@
+//! The model in a partition of the flash, mapped into memory.
+
+use core::{ptr, slice};
+
+use esp_bootloader_esp_idf::partitions::{FlashStorage, PARTITION_TABLE_MAX_LEN, read_partition_table};
+use esp_hal::peripherals::{EXTMEM, FLASH, MMU_TABLE};
+use esp_hal::ram;
+
+/// Bytes of a page that is mapped.
+const PAGE: u32 = 64 << 10;
+/// Where the first page is mapped to.
+const BASE: u32 = 0x3C00_0000;
+/// The bootloader keeps the last page for itself.
+const PAGES: usize = 511;
+
+unsafe extern "C" {
+    // Functions in ROM, see `esp32s3/rom/cache.h` of ESP-IDF.
+    fn Cache_Suspend_DCache() -> u32;
+    fn Cache_Resume_DCache(autoload: u32);
+    fn cache_dbus_mmu_set(memory: u32, at: u32, from: u32, page_kb: u32, pages: u32, fixed: u32) -> i32;
+}
+
+/// The partition of a name, if there is one.
+pub fn model(flash: FLASH<'static>, name: &str) -> Option<&'static [u8]> {
+    let mut table = [0; PARTITION_TABLE_MAX_LEN];
+    let table = read_partition_table(&mut FlashStorage::new(flash), &mut table).ok()?;
+    let partition = table.iter().find(|partition| partition.label_as_str() == name)?;
+    let (offset, len) = (partition.offset(), partition.len());
+    let at = map(offset, len)?;
+    // SAFETY: These addresses show the partition from now on, as was just arranged, and no program writes to it: esp-hal's
+    // driver of the flash is not used again.
+    Some(unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(at as usize), len as usize) })
+}
+
+/// Maps flash behind all that is mapped so far. Returns where.
+fn map(offset: u32, len: u32) -> Option<u32> {
+    let first = (0..PAGES).rev().find(|&page| !MMU_TABLE::regs().entry(page).read().invalid().bit());
+    let first = first.map_or(0, |last| last + 1);
+    let count = len.div_ceil(PAGE);
+    if !offset.is_multiple_of(PAGE) || first + count as usize > PAGES {
+        return None;
+    }
+    let at = BASE + first as u32 * PAGE;
+    (show(at, offset, count) == 0).then_some(at)
+}
+
+/// Has pages of flash shown at addresses. The data cache rests meanwhile, so nothing that it may hold is used.
+#[ram]
+fn show(at: u32, offset: u32, count: u32) -> i32 {
+    // SAFETY: The functions are where ESP-IDF's linker script says, and called in the order of its `mmu_map`. Nothing has
+    // used these addresses. This function and the stack are in memory inside the chip, and interrupts need none other.
+    unsafe {
+        let autoload = Cache_Suspend_DCache();
+        let result = cache_dbus_mmu_set(0, at, offset, PAGE / 1024, count, 0);
+        let bus = EXTMEM::regs().dcache_ctrl1();
+        bus.modify(|_, w| w.dcache_shut_core0_bus().clear_bit().dcache_shut_core1_bus().clear_bit());
+        Cache_Resume_DCache(autoload);
+        result
+    }
+}

@@ -1,0 +1,89 @@
+//! llamita on an ESP32-S3: the console on USB and on UART0, a model in a partition of the flash or on an SD card, memory
+//! for it inside the chip and in PSRAM, and both cores to compute with.
+
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod board;
+mod card;
+mod console;
+mod cores;
+mod flash;
+mod memory;
+mod power;
+mod psram;
+
+use esp_hal::Config;
+use esp_hal::clock::CpuClock;
+use esp_hal::peripherals::Peripherals;
+use esp_hal::rtc_cntl::Rwdt;
+use esp_hal::timer::systimer::{SystemTimer, Unit};
+use llamita_firmware::{Lent, Machine, run};
+use llamita_kernels::Pair;
+
+use board::CardPins;
+use card::Card;
+use console::Console;
+
+esp_bootloader_esp_idf::esp_app_desc!();
+
+/// The board.
+struct Board {
+    console: Console,
+    watchdog: Rwdt,
+}
+
+impl Machine for Board {
+    type Console = Console;
+    type Team = Pair<'static>;
+
+    const NAME: &'static str = board::NAME;
+
+    /// Of the system timer, which no change of the cores' clock reaches.
+    const TICKS_PER_SECOND: u64 = 16_000_000;
+
+    fn console(&mut self) -> &mut Console {
+        &mut self.console
+    }
+
+    fn ticks() -> u64 {
+        SystemTimer::unit_value(Unit::Unit0)
+    }
+
+    fn team(&self) -> Pair<'static> {
+        cores::team()
+    }
+
+    fn feed(&mut self) {
+        self.watchdog.feed();
+    }
+}
+
+/// What the board does, once memory and stack are as Rust wants them.
+#[esp_hal::main]
+fn main() -> ! {
+    cores::enable_coprocessors();
+    let p = esp_hal::init(Config::default().with_cpu_clock(CpuClock::max()));
+    memory::paint_stack();
+    let watchdog = power::guard(p.RTC_TIMER);
+    let console = Console::start(p.UART0, p.USB_DEVICE, p.GPIO43, p.GPIO44);
+    let mut board = Board { console, watchdog };
+
+    // The flash first: PSRAM takes the addresses behind all that is mapped.
+    let mapped = flash::model(p.FLASH, board::MODEL_PARTITION);
+    let more = psram::start(p.PSRAM);
+    cores::start(p.CPU_CTRL);
+    let pins = CardPins {
+        clock: p.GPIO39,
+        command: p.GPIO38,
+        data0: p.GPIO40,
+        data1: p.GPIO41,
+        data2: p.GPIO42,
+        data3: p.GPIO21,
+    };
+    let card = Card::new(p.SDHOST, pins);
+
+    run(&mut board, Lent { memory: memory::arena(), more, mapped }, Some(&card));
+    power::end(&mut board.console)
+}
