@@ -3,8 +3,9 @@
 use core::{mem, str};
 
 use llamita::Kernels;
-use llamita_storage::{SECTOR, Sector};
+use llamita_storage::SECTOR;
 
+use crate::arena::Memories;
 use crate::card::Watched;
 use crate::command::{Command, HELP, Options, Setting, cache_name, parse};
 use crate::editor::{Editor, LINE, Line, PROMPT, Typed};
@@ -52,22 +53,23 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
         }
     }
 
-    pub fn run(&mut self, memory: &mut [Sector]) {
+    pub fn run(&mut self, memories: Memories<'_>) {
         if let Some(panel) = self.port.panel() {
             panel.start("llamita");
         }
+        let [memory, more] = memories;
         self.port.say(format_args!(
             "llamita {} on {}: {} bytes of memory for models, {} arithmetic. /help lists commands.",
             env!("CARGO_PKG_VERSION"),
             M::NAME,
-            memory.len() * SECTOR,
+            (memory.len() + more.len()) * SECTOR,
             Kernels::detect().name()
         ));
         let mut next = self.first();
         loop {
             next = match (next, self.chosen.clone()) {
                 (Next::Quit, _) => break,
-                (Next::Load, Some(name)) => self.load(memory, &name),
+                (Next::Load, Some(name)) => self.load([&mut *memory, &mut *more], &name),
                 _ => self.console(None),
             };
         }
@@ -172,7 +174,7 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
     }
 
     /// Lines and what they ask for, with a model or without, until something else is to be done.
-    pub fn console(&mut self, mut session: Option<&mut Session<'_, C>>) -> Next {
+    pub fn console(&mut self, mut session: Option<&mut Session<'_, C, M::Team>>) -> Next {
         if let Some(session) = &session {
             if let Some(panel) = self.port.panel() {
                 panel.clear();
@@ -307,7 +309,7 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
     }
 
     /// Tells where the model is.
-    fn plan(&mut self, session: &Session<'_, C>) {
+    fn plan(&mut self, session: &Session<'_, C, M::Team>) {
         let (port, places, name) = (&mut self.port, session.places, session.name);
         let config = session.engine.config();
         let (layers, dim, vocabulary_size) = (config.n_layers, config.dim, config.vocab_size);

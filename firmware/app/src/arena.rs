@@ -6,10 +6,30 @@ use core::mem;
 use llamita_storage::{SECTOR, Sector};
 use zerocopy::{FromBytes, IntoBytes};
 
+/// The memories that were lent, the faster one first; the other may be empty.
+pub(crate) type Memories<'m> = [&'m mut [Sector]; 2];
+
 /// Hands out the memory that was lent, from its beginning on. What was handed out is free again when the next arena is
 /// made of the same memory.
 pub(crate) struct Arena<'m> {
     rest: &'m mut [Sector],
+}
+
+/// What may have nothing.
+pub(crate) trait Room {
+    fn has_room(&self) -> bool;
+}
+
+impl Room for &mut [Sector] {
+    fn has_room(&self) -> bool {
+        !self.is_empty()
+    }
+}
+
+impl Room for Arena<'_> {
+    fn has_room(&self) -> bool {
+        self.rest.has_room()
+    }
 }
 
 /// There is less memory than something needs: what for, bytes needed, bytes left.

@@ -13,7 +13,7 @@
 //! use llamita_storage::Sector;
 //!
 //! fn main_loop(board: &mut impl Machine, memory: &mut [Sector], flash: &[u8]) {
-//!     run(board, Lent { memory, mapped: Some(flash) }, None::<&NoCard>);
+//!     run(board, Lent { memory, more: &mut [], mapped: Some(flash) }, None::<&NoCard>);
 //! }
 //! ```
 
@@ -40,6 +40,7 @@ mod text;
 pub use card::{Card, NoCard};
 pub use panel::Panel;
 
+pub use llamita::{Solo, Team};
 use llamita_storage::Sector;
 
 /// What the application needs of a board.
@@ -47,8 +48,14 @@ pub trait Machine {
     /// Serial port. Reads are asked for only when one is ready.
     type Console: embedded_io::Read + embedded_io::ReadReady + embedded_io::Write;
 
+    /// The cores that compute: [`Solo`] where there is one.
+    type Team: Team;
+
     /// The port.
     fn console(&mut self) -> &mut Self::Console;
+
+    /// The cores, for a model; there is no other at the time.
+    fn team(&self) -> Self::Team;
 
     /// A counter that never goes back: cycles, or instructions on an emulator.
     fn ticks() -> u64;
@@ -87,6 +94,8 @@ fn watched_ticks<M: Machine>() -> u64 {
 pub struct Lent<'m> {
     /// All memory for a model: state, buffers, pinned weights, tokenizer index, tokens (aligned sectors).
     pub memory: &'m mut [Sector],
+    /// More of it that is slower, such as PSRAM beside the chip; or none.
+    pub more: &'m mut [Sector],
     /// A model in memory-mapped flash, if there is one.
     pub mapped: Option<&'m [u8]>,
 }
@@ -95,5 +104,5 @@ pub struct Lent<'m> {
 ///
 /// The only model that there is is loaded at once; of several, one is chosen by `/model`.
 pub fn run<M: Machine, C: Card>(machine: &mut M, lent: Lent<'_>, card: Option<&C>) {
-    app::App::new(machine, lent.mapped, card).run(lent.memory);
+    app::App::new(machine, lent.mapped, card).run([lent.memory, lent.more]);
 }

@@ -1,16 +1,16 @@
 //! From a file to a model that is ready to tell.
 
-use core::fmt;
+use core::{fmt, mem};
 
 use llamita::format::FormatError;
 use llamita::weights::{Entry, Tape};
-use llamita::{Engine, Kernels, Model, Solo, State, Tokenizer};
+use llamita::{Engine, Kernels, Model, State, Team, Tokenizer};
 use llamita_storage::sd::{Extent, Extents, SdSource, Shared};
 use llamita_storage::{Home, Lent, MEMORIES, Placed, PlanError, Reader, SECTOR, Sector, Source, Verify};
 use zerocopy::IntoBytes;
 
 use crate::app::{App, Next};
-use crate::arena::{Arena, Short};
+use crate::arena::{Arena, Memories, Room, Short};
 use crate::card::Watched;
 use crate::check;
 use crate::models::{FLASH, Name};
@@ -28,9 +28,9 @@ const TRIES: u32 = 3;
 const TENSORS: (usize, usize) = (Tape::LAYER.len(), 3);
 
 /// A model that is ready.
-pub(crate) struct Session<'s, C: Card + 's> {
+pub(crate) struct Session<'s, C: Card + 's, T: Team> {
     pub name: &'s str,
-    pub engine: Engine<'s, Placed<'s, C::Source<'s>>, Solo>,
+    pub engine: Engine<'s, Placed<'s, C::Source<'s>>, T>,
     pub tokenizer: Tokenizer<'s>,
     /// Room for the tokens of a text.
     pub tokens: &'s mut [u32],
@@ -64,17 +64,23 @@ impl fmt::Display for Refused<'_> {
     }
 }
 
+/// Of two memories the one for what is seldom used: the slower one, if there is one.
+fn seldom_used<T: Room>(memories: &mut [T; 2]) -> &mut T {
+    let [memory, more] = memories;
+    if more.has_room() { more } else { memory }
+}
+
 impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
     /// Loads a model, and runs the console with it until something else is to be done.
-    pub fn load(&mut self, memory: &mut [Sector], name: &Name) -> Next {
+    pub fn load(&mut self, memories: Memories<'_>, name: &Name) -> Next {
         self.port.feed();
         if let Some(panel) = self.port.panel() {
             panel.start(name);
             panel.note("loading");
         }
         let next = match self.flash.filter(|_| name == FLASH) {
-            Some(file) => self.with_header(name, Origin::Flash(file), file, memory),
-            None => self.load_from_card(memory, name),
+            Some(file) => self.with_header(name, Origin::Flash(file), file, memories),
+            None => self.load_from_card(memories, name),
         };
         next.unwrap_or(Next::Idle)
     }
@@ -83,7 +89,7 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
         self.port.refuse(&Refused(name, error))
     }
 
-    fn load_from_card(&mut self, memory: &mut [Sector], name: &str) -> Result<Next, Told> {
+    fn load_from_card(&mut self, mut memories: Memories<'_>, name: &str) -> Result<Next, Told> {
         let Some(card) = self.device() else {
             return Err(
                 self.refuse(name, &"this board has no card, only its flash: /models lists what it has")
@@ -91,10 +97,12 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
         };
         let mut pieces = [Extent::EMPTY; PIECES];
         let extents = Extents::find(&card, name, &mut pieces).map_err(|error| self.refuse(name, &error))?;
+        let memory = mem::take(seldom_used(&mut memories));
         let len = self.read_header(&card, extents, name, memory)?;
-        let (header, memory) = memory.split_at_mut(len.div_ceil(SECTOR));
+        let (header, rest) = memory.split_at_mut(len.div_ceil(SECTOR));
         let header: &[Sector] = header;
-        self.with_header(name, Origin::Card(extents), &header.as_bytes()[..len], memory)
+        *seldom_used(&mut memories) = rest;
+        self.with_header(name, Origin::Card(extents), &header.as_bytes()[..len], memories)
     }
 
     /// Reads the header to the begin of the memory, and returns its length.
@@ -161,16 +169,18 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
         name: &str,
         origin: Origin<'_>,
         header: &[u8],
-        memory: &mut [Sector],
+        memories: Memories<'_>,
     ) -> Result<Next, Told> {
         let model = Model::read_header(header, origin.len()).map_err(|error| self.refuse(name, &error))?;
         match model.config().n_layers {
-            0..=6 => self.with_entries::<{ 6 * TENSORS.0 + TENSORS.1 }>(name, origin, &model, header, memory),
+            0..=6 => {
+                self.with_entries::<{ 6 * TENSORS.0 + TENSORS.1 }>(name, origin, &model, header, memories)
+            }
             7..=16 => {
-                self.with_entries::<{ 16 * TENSORS.0 + TENSORS.1 }>(name, origin, &model, header, memory)
+                self.with_entries::<{ 16 * TENSORS.0 + TENSORS.1 }>(name, origin, &model, header, memories)
             }
             17..=48 => {
-                self.with_entries::<{ 48 * TENSORS.0 + TENSORS.1 }>(name, origin, &model, header, memory)
+                self.with_entries::<{ 48 * TENSORS.0 + TENSORS.1 }>(name, origin, &model, header, memories)
             }
             layers => {
                 let text =
@@ -188,12 +198,12 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
         origin: Origin<'_>,
         model: &Model<'_>,
         header: &[u8],
-        memory: &mut [Sector],
+        memories: Memories<'_>,
     ) -> Result<Next, Told> {
         let mut entries = [Entry::EMPTY; N];
         let entries = &mut entries[..Tape::len(model.config())];
         let tape = model.tape(entries).map_err(|error| self.refuse(name, &error))?;
-        let mut session = self.prepare(name, origin, model, tape, header, memory)?;
+        let mut session = self.prepare(name, origin, model, tape, header, memories)?;
         Ok(self.console(Some(&mut session)))
     }
 
@@ -206,8 +216,8 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
         model: &Model<'s>,
         tape: Tape<'s>,
         header: &[u8],
-        memory: &'s mut [Sector],
-    ) -> Result<Session<'s, C>, Told>
+        memories: Memories<'s>,
+    ) -> Result<Session<'s, C, M::Team>, Told>
     where
         'c: 's,
     {
@@ -218,7 +228,7 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
             return Err(self.refuse(name, &text));
         }
         let config = *model.config();
-        let mut arena = Arena::new(memory);
+        let mut arenas = memories.map(Arena::new);
 
         let vocabulary = model.vocabulary().map_err(|error| self.refuse(name, &error))?;
         let Some(vocabulary) = vocabulary else {
@@ -226,7 +236,7 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
             return Err(self.refuse(name, &text));
         };
         let index_len = vocabulary.index_len();
-        let index = arena.numbers(index_len, "the tokenizer's index");
+        let index = seldom_used(&mut arenas).numbers(index_len, "the tokenizer's index");
         let index = index.map_err(|error| self.refuse(name, &error))?;
         let tokenizer = Tokenizer::from_gguf(&vocabulary, index).map_err(|error| {
             let text = format_args!("{error}: the file is damaged, copy it anew");
@@ -237,7 +247,7 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
             tape,
             file: origin.len(),
             mapped: matches!(origin, Origin::Flash(_)),
-            memory: arena.left(),
+            memories: [arenas[0].left(), arenas[1].left()],
             buffers: C::BUFFERS,
             context: self.options.context,
             cache: self.options.cache,
@@ -253,13 +263,18 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
         })?;
 
         let mut take = || {
-            let tokens = arena.numbers(tokens_len(capacity.context), "the tokens of a text")?;
+            let tokens =
+                arenas[plan.other_in].numbers(tokens_len(capacity.context), "the tokens of a text")?;
+            let arena = &mut arenas[plan.buffers_in];
             let buffers = arena.sectors(plan.buffers * (plan.buffer / SECTOR), "buffers")?;
             let single = arena.sectors(plan.single / SECTOR, "a row of the embedding")?;
             let norms = arena.numbers(plan.norms as usize / size_of::<f32>(), "the norms")?;
-            let state =
-                arena.numbers(plan.state as usize / size_of::<f32>(), "activations, keys and values")?;
-            let pinned = arena.sectors(plan.pinning.room[0] as usize / SECTOR, "the weights")?;
+            let state = arenas[plan.state_in]
+                .numbers(plan.state as usize / size_of::<f32>(), "activations, keys and values")?;
+            let mut pinned = <[&mut [Sector]; MEMORIES]>::default();
+            for (memory, arena) in arenas.iter_mut().enumerate() {
+                pinned[memory] = arena.sectors(plan.pinning.room[memory] as usize / SECTOR, "the weights")?;
+            }
             Ok::<_, Short>((tokens, [buffers, single], norms, state, pinned))
         };
         let (tokens, [buffers, single], norms, state, pinned) =
@@ -267,7 +282,8 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
         // In flash the header takes no memory.
         let header_len = if plan.mapped.is_some() { 0 } else { header.len() };
         let vocabulary = header_len + size_of::<u32>() * index_len;
-        let places = Places::new(capacity, &plan, vocabulary, origin.len(), arena.left());
+        let places =
+            Places::new(capacity, &plan, vocabulary, origin.len(), arenas[0].left() + arenas[1].left());
 
         let (home, streamed) = match (origin, self.card) {
             (Origin::Card(extents), Some(card)) => {
@@ -282,8 +298,7 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
             // It was found there.
             (Origin::Card(_), None) => return Err(self.refuse(name, &"there is no card any more: /models")),
         };
-        let mut lent = Lent { norms, pinned: <[&mut [Sector]; MEMORIES]>::default() };
-        lent.pinned[0] = pinned;
+        let lent = Lent { norms, pinned };
         let weights = Placed::load(tape, home, lent, Verify::First, |done, all| {
             self.port.feed();
             if let Some(panel) = self.port.panel() {
@@ -292,7 +307,7 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
         });
         let weights = weights.map_err(|error| self.refuse(name, &error))?;
         let state = State::new(&config, capacity, state).map_err(|error| self.refuse(name, &error))?;
-        let engine = Engine::new(weights, state, Solo, kernels);
+        let engine = Engine::new(weights, state, self.port.team(), kernels);
         Ok(Session { name, engine, tokenizer, tokens, places, streamed })
     }
 }

@@ -23,8 +23,8 @@ pub(crate) struct Wanted<'t> {
     pub mapped: bool,
     /// Buffers for what is read.
     pub buffers: usize,
-    /// Bytes of memory that are left for it.
-    pub memory: u64,
+    /// Bytes that are left for it of each memory.
+    pub memories: [u64; 2],
     /// The longest text.
     pub context: usize,
     pub cache: CacheFormat,
@@ -42,7 +42,10 @@ impl Wanted<'_> {
         let context = self.context.min(self.tape.config().seq_len);
         let state =
             |batch| state_len(self.tape.config(), self.capacity(context, batch)).map_err(PlanError::State);
-        let limit = state(1)? as u64 + self.memory / 16 / size_of::<f32>() as u64;
+        let least = state(1)? as u64;
+        let [memory, more] = self.memories;
+        let room = if 4 * least <= memory { memory } else { memory + more };
+        let limit = least + room / 16 / size_of::<f32>() as u64;
         let mut batch = BATCH;
         while batch > 1 && state(batch)? as u64 > limit {
             batch /= 2;
@@ -74,17 +77,19 @@ impl Wanted<'_> {
 
     fn with(&self, context: usize, batch: usize) -> Result<(Capacity, Plan), PlanError> {
         const CYCLES: Cycles = Cycles { f32: 1.0, f16: 1.0, q8: 1.0, q4: 1.0, float: 1.0, exp: 1.0 };
-        let best_read = if self.memory >= ROOMY { 16 << 10 } else { 8 << 10 };
+        let best_read = if self.memories[0] >= ROOMY { 16 << 10 } else { 8 << 10 };
         // Only where something is counts here, not how long it takes.
         let medium = Medium { rate: 1.0, latency: 0.0, best_read, overlap: false };
-        let memory = Memory { size: self.memory, rate: 2.0, read_only: false, dma: true };
+        // Less the sectors that norms, state and tokens do not fill.
+        let [memory, more] = self.memories.map(|size| size.saturating_sub(3 * SECTOR as u64));
+        let memory = Memory { size: memory, rate: 3.0, read_only: false, dma: true };
+        let more = Memory { size: more, rate: 2.0, read_only: false, dma: false };
         let flash = Memory { size: self.file, rate: 1.0, read_only: true, dma: false };
-        let memories = [memory, flash];
-        let memories = if self.mapped { &memories[..] } else { &memories[..1] };
+        let memories = [memory, more, flash];
+        let memories = if self.mapped { &memories[..] } else { &memories[..2] };
         let board = Board { clock: 1.0, cores: 1, cycles: CYCLES, memories, storage: Some(medium) };
         let capacity = self.capacity(context, batch);
-        // The tokens, and sectors that norms, state and tokens do not fill.
-        let other = 4 * tokens_len(context) as u64 + 3 * SECTOR as u64;
+        let other = 4 * tokens_len(context) as u64;
         let request = Request {
             tape: self.tape,
             file: self.file,

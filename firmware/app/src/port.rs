@@ -45,6 +45,11 @@ impl<'m, M: Machine> Port<'m, M> {
         self.machine.panel()
     }
 
+    /// The cores of the machine.
+    pub fn team(&self) -> M::Team {
+        self.machine.team()
+    }
+
     /// Waits for a key.
     pub fn key(&mut self) -> u8 {
         self.flush();

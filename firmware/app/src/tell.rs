@@ -27,19 +27,24 @@ struct Way {
 
 impl<M: Machine, C: Card> App<'_, '_, M, C> {
     /// Continues a prompt; says what is next where the model is of no use any more.
-    pub fn tell(&mut self, session: &mut Session<'_, C>, prompt: &str) -> Option<Next> {
+    pub fn tell(&mut self, session: &mut Session<'_, C, M::Team>, prompt: &str) -> Option<Next> {
         let seed = self.options.seed.unwrap_or_else(seed_of::<M>);
         let way = Way { sampling: self.options.sampling(), seed, steps: self.options.steps, aloud: true };
         self.make(session, prompt, &way).unwrap_or(None)
     }
 
     /// Makes a text that nobody reads, for its statistics.
-    pub fn bench(&mut self, session: &mut Session<'_, C>) -> Option<Next> {
+    pub fn bench(&mut self, session: &mut Session<'_, C, M::Team>) -> Option<Next> {
         let sampling = Settings { temperature: 0.0, ..Settings::default() };
         self.make(session, "", &Way { sampling, seed: 1, steps: BENCH, aloud: false }).unwrap_or(None)
     }
 
-    fn make(&mut self, session: &mut Session<'_, C>, prompt: &str, way: &Way) -> Result<Option<Next>, Told> {
+    fn make(
+        &mut self,
+        session: &mut Session<'_, C, M::Team>,
+        prompt: &str,
+        way: &Way,
+    ) -> Result<Option<Next>, Told> {
         if !self.is_same_card(session) {
             let text = "the model is not where it was on the card, or the card is gone: /model loads it again, /models \
                         lists what there is";
@@ -158,7 +163,7 @@ impl<M: Machine, C: Card> App<'_, '_, M, C> {
 
     /// Whether a model that is read for each token is still where it was found. Weights are compared with their
     /// checksums once, so that another card would only be noticed by its stories.
-    fn is_same_card(&self, session: &Session<'_, C>) -> bool {
+    fn is_same_card(&self, session: &Session<'_, C, M::Team>) -> bool {
         let (Some(extents), Some(card)) = (session.streamed, self.device()) else { return true };
         let mut pieces = [Extent::EMPTY; crate::load::PIECES];
         let found = Extents::find(&card, session.name, &mut pieces);

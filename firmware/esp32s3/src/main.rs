@@ -16,7 +16,6 @@ mod psram;
 
 use esp_hal::Config;
 use esp_hal::clock::CpuClock;
-use esp_hal::peripherals::Peripherals;
 use esp_hal::rtc_cntl::Rwdt;
 use esp_hal::timer::systimer::{SystemTimer, Unit};
 use llamita_firmware::{Lent, Machine, run};

@@ -32,7 +32,9 @@ pub fn guard(timer: RTC_TIMER<'static>) -> Rwdt {
 
 /// Ends the program, after the stack's measure has been told: all begins anew.
 pub fn end(console: &mut Console) -> ! {
-    restart(console)
+    tell_stack(console);
+    Delay::new().delay_millis(REST_MS);
+    software_reset()
 }
 
 /// Says what happened that must not, where, and restarts.
@@ -40,8 +42,10 @@ pub fn end(console: &mut Console) -> ! {
 fn panic(info: &PanicInfo) -> ! {
     static PANICKED: AtomicBool = AtomicBool::new(false);
     if PANICKED.swap(true, Ordering::SeqCst) {
-        // The other core was first, or a panic panics.
-        software_reset();
+        // The other core was first, or a panic panics: the first one restarts, or the watchdog does.
+        loop {
+            core::hint::spin_loop();
+        }
     }
     // What was sent before has time to leave: the ports are opened anew.
     Delay::new().delay_millis(REST_MS);
@@ -56,12 +60,6 @@ fn panic(info: &PanicInfo) -> ! {
     tell_stack(&mut console);
     say(&mut console, format_args!("restarting"));
     Delay::new().delay_millis(PAUSE_MS);
-    software_reset()
-}
-
-fn restart(console: &mut Console) -> ! {
-    tell_stack(console);
-    Delay::new().delay_millis(REST_MS);
     software_reset()
 }
 

@@ -11,7 +11,7 @@ mod uart;
 
 use core::ops::Range;
 
-use llamita_firmware::{Lent, Machine, NoCard, run};
+use llamita_firmware::{Lent, Machine, NoCard, Solo, run};
 use llamita_qemu::{flash, memory};
 use uart::Uart;
 
@@ -22,6 +22,7 @@ struct Board {
 
 impl Machine for Board {
     type Console = Uart;
+    type Team = Solo;
 
     const NAME: &'static str = "QEMU mps2-an386, Cortex-M4F";
 
@@ -33,6 +34,10 @@ impl Machine for Board {
 
     fn console(&mut self) -> &mut Uart {
         &mut self.console
+    }
+
+    fn team(&self) -> Solo {
+        Solo
     }
 
     fn ticks() -> u64 {
@@ -54,7 +59,7 @@ extern "C" fn main() -> ! {
     let mut board = Board { console: Uart::start() };
     // SAFETY: The board has memory there, the linker script leaves it alone, and no program can write to it any more.
     let mapped = unsafe { flash::model(FLASH) };
-    let lent = Lent { memory: memory::arena(), mapped };
+    let lent = Lent { memory: memory::arena(), more: &mut [], mapped };
     run(&mut board, lent, None::<&NoCard>);
     llamita_qemu::end(&mut board.console)
 }

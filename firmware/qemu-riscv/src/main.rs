@@ -17,7 +17,7 @@ use card::Restarted;
 use embedded_sdmmc::SdCard;
 use embedded_sdmmc::sdcard::spi::AcquireOpts;
 use emulated::Emulated;
-use llamita_firmware::{Lent, Machine, run};
+use llamita_firmware::{Lent, Machine, Solo, run};
 use llamita_qemu::{flash, memory};
 use spi::Spi;
 use uart::Uart;
@@ -29,6 +29,7 @@ struct Board {
 
 impl Machine for Board {
     type Console = Uart;
+    type Team = Solo;
 
     const NAME: &'static str = "QEMU sifive_u, RV32IMAC";
 
@@ -37,6 +38,10 @@ impl Machine for Board {
 
     fn console(&mut self) -> &mut Uart {
         &mut self.console
+    }
+
+    fn team(&self) -> Solo {
+        Solo
     }
 
     fn ticks() -> u64 {
@@ -59,7 +64,7 @@ extern "C" fn main() -> ! {
     let card = Restarted(SdCard::new_with_options(Emulated::new(Spi::start()), clock::Clock, options));
     // SAFETY: The board has memory there, the linker script leaves it alone, and no program can write to it any more.
     let mapped = unsafe { flash::model(FLASH) };
-    let lent = Lent { memory: memory::arena(), mapped };
+    let lent = Lent { memory: memory::arena(), more: &mut [], mapped };
     run(&mut board, lent, Some(&card));
     llamita_qemu::end(&mut board.console)
 }

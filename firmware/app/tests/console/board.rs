@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write};
-use llamita_firmware::{Card, Lent, Machine, Panel, run};
+use llamita_firmware::{Card, Lent, Machine, Panel, Solo, run};
 use llamita_storage::Sector;
 
 /// When something is typed.
@@ -132,11 +132,16 @@ pub struct Board<'s> {
 
 impl<'s> Machine for Board<'s> {
     type Console = Script<'s>;
+    type Team = Solo;
     const TICKS_PER_SECOND: u64 = 1_000_000_000;
     const NAME: &'static str = "a test";
 
     fn console(&mut self) -> &mut Script<'s> {
         &mut self.script
+    }
+
+    fn team(&self) -> Solo {
+        Solo
     }
 
     fn ticks() -> u64 {
@@ -214,7 +219,7 @@ fn shown_by<'s, C: Card>(
     let script = Script { steps, input: VecDeque::new(), output: Vec::new(), marks: Vec::new(), idle: 0 };
     let mut board = Board { script, panel };
     FED.set(0);
-    run(&mut board, Lent { memory: &mut memory, mapped }, card);
+    run(&mut board, Lent { memory: &mut memory, more: &mut [], mapped }, card);
     let Script { output, marks, steps, .. } = board.script;
     assert!(steps.is_empty());
     let ends = marks.iter().copied().chain([output.len()]);
