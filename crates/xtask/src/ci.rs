@@ -55,6 +55,7 @@ const PLAN: &[Step] = &[
     Step { name: "neon-stories", check: neon::stories },
     Step { name: "firmware-tests", check: host::firmware },
     Step { name: "firmware", check: firmware::check },
+    Step { name: "esp32s3", check: firmware::esp32s3::check },
     Step { name: "fuzz", check: host::fuzz },
 ];
 

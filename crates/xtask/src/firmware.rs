@@ -4,23 +4,26 @@ mod bench;
 mod board;
 mod card;
 mod emulator;
+pub mod esp32s3;
 mod faults;
 mod prompts;
 mod size;
 mod story;
 
+use std::env;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::ci::report::Outcome;
-use crate::ci::tools::run as run_command;
+use crate::ci::tools::{root, run as run_command};
 use board::{Board, Medium, Place, Room, Tools};
 
 /// Build the programs for boards, and run them in emulators.
 #[derive(clap::Subcommand)]
 pub enum Task {
+    Build(BuildOptions),
     Run(RunOptions),
     Bench(bench::Options),
 }
@@ -50,6 +53,26 @@ pub struct RunOptions {
     console: bool,
 }
 
+/// Build the program for a board that can be bought, and the image of its flash.
+///
+/// The image is target/firmware/llamita-esp32s3.bin: bootloader, partition table, program and model. It is written from
+/// address 0 on: espflash write-bin 0x0 target/firmware/llamita-esp32s3.bin
+#[derive(clap::Args)]
+pub struct BuildOptions {
+    /// The board.
+    board: Chip,
+
+    /// The model in the image.
+    #[arg(long, value_name = "PATH", default_value = story::MODEL)]
+    model: PathBuf,
+}
+
+/// Boards that can be bought, by the name of their folder.
+#[derive(Clone, Copy, ValueEnum)]
+enum Chip {
+    Esp32s3,
+}
+
 /// Tell what every board's program takes: code, constants, and memory at rest and while it tells a story.
 #[derive(clap::Args)]
 pub struct SizeOptions {
@@ -77,6 +100,9 @@ impl Name {
 /// Do what was asked for.
 pub fn run(task: &Task) -> Result<()> {
     match task {
+        Task::Build(BuildOptions { board: Chip::Esp32s3, model }) => {
+            esp32s3::build(&found(esp32s3::Toolchain::find()?)?, model)
+        }
         Task::Run(options) => tell(options),
         Task::Bench(options) => bench::bench(&board::ALL, options),
     }
@@ -176,8 +202,14 @@ pub fn check() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Where programs are built: boards share what they can, beside what the workspace has built.
+fn built() -> PathBuf {
+    let built = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    root().join(built).join("firmware")
+}
+
 /// What there is; what is missing is an error here.
-fn found(tools: Result<Tools, Outcome>) -> Result<Tools> {
+fn found<T>(tools: Result<T, Outcome>) -> Result<T> {
     match tools {
         Ok(tools) => Ok(tools),
         Err(Outcome::Missing(remedy) | Outcome::Skipped(remedy) | Outcome::Failed(remedy)) => bail!(remedy),

@@ -34,8 +34,6 @@ pub enum Fault {
     Host(BlockingError),
     /// It did not start within a second.
     Slow,
-    /// It is of a kind that is addressed by bytes, of which the largest has 2 GB.
-    Old,
     /// Nothing is written to cards here.
     ReadOnly,
 }
@@ -57,7 +55,6 @@ impl fmt::Display for Fault {
         match self {
             Self::Host(error) => error.fmt(f),
             Self::Slow => f.write_str("it has not started within a second"),
-            Self::Old => f.write_str("it is of the kind before SDHC"),
             Self::ReadOnly => f.write_str("nothing is written here"),
         }
     }
@@ -75,6 +72,8 @@ pub struct Card {
 struct Bus {
     slot: Slot<'static, 0, Blocking>,
     bounce: &'static mut InternalMemory<[u8; BOUNCE * SECTOR]>,
+    /// The card is told addresses in bytes, as those of up to 2 GB are.
+    by_bytes: bool,
 }
 
 impl Card {
@@ -88,7 +87,7 @@ impl Card {
         let Ok(slot) = HOST.init(host).slot(SlotConfig::default()) else { unreachable!("the first slot") };
         let slot = slot.with_clk(pins.clock).with_cmd(pins.command).with_data0(pins.data0);
         let slot = slot.with_data1(pins.data1).with_data2(pins.data2).with_data3(pins.data3);
-        Self { bus: RefCell::new(Bus { slot, bounce: BOUNCED.take() }), count: Cell::new(None) }
+        Self { bus: RefCell::new(Bus { slot, bounce: BOUNCED.take(), by_bytes: false }), count: Cell::new(None) }
     }
 
     /// The card's number of blocks; starts it, if that has not been done.
@@ -154,14 +153,11 @@ impl Bus {
                 return Err(Fault::Slow);
             }
         };
-        if conditions >> 30 & 1 == 0 {
-            return Err(Fault::Old);
-        }
+        self.by_bytes = conditions >> 30 & 1 == 0;
         self.slot.command_blocking(2, 0, ResponseLen::Long, true, none)?;
         let address = self.command(3, 0)? & 0xFFFF_0000;
         let data = self.slot.command_blocking(9, address, ResponseLen::Long, true, none)?;
-        // Bits 48 to 69 of the card's data count its half megabytes.
-        let count = (((data[2] & 0x3F) << 16 | data[1] >> 16) + 1) * 1024;
+        let count = blocks(data);
         let busy = CommandFlags { busy: true, ..none };
         self.slot.command_blocking(7, address, ResponseLen::Short, true, busy)?;
         if matches!(width, BusWidth::Bit4) {
@@ -196,12 +192,28 @@ impl Bus {
 
     fn read(&mut self, blocks: &mut [Block], mut start: u32) -> Result<(), Fault> {
         for blocks in blocks.chunks_mut(BOUNCE) {
-            let bytes = self.bounced(18, start, SECTOR, blocks.len())?;
+            let address = if self.by_bytes { start * SECTOR as u32 } else { start };
+            let bytes = self.bounced(18, address, SECTOR, blocks.len())?;
             for (block, bytes) in blocks.iter_mut().zip(bytes.chunks_exact(SECTOR)) {
                 block.contents.copy_from_slice(bytes);
             }
             start += blocks.len() as u32;
         }
         Ok(())
+    }
+}
+
+/// A card's number of blocks, by its data: chapter 5.3 of the specification.
+fn blocks(data: [u32; 4]) -> u32 {
+    let field = |bit: usize, width: u32| {
+        let all = u64::from(data[bit / 32]) | u64::from(data.get(bit / 32 + 1).copied().unwrap_or(0)) << 32;
+        (all >> (bit % 32)) as u32 & ((1 << width) - 1)
+    };
+    if field(126, 2) == 0 {
+        // In blocks of a length that is a power of two as well.
+        (field(62, 12) + 1) << (field(47, 3) + 2 + field(80, 4) - 9)
+    } else {
+        // In half megabytes.
+        (field(48, 22) + 1) * 1024
     }
 }

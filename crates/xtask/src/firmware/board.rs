@@ -1,6 +1,5 @@
 //! The boards, and how their programs are built and started.
 
-use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
@@ -9,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::card;
+use super::{built, card};
 use crate::ci::report::Outcome;
 use crate::ci::target::{Library, Target};
 use crate::ci::tools::{is_installed, root, run, rustflags};
@@ -145,9 +144,7 @@ impl Tools {
     /// Compile the program; returns where it is.
     pub fn build(&self, room: Room) -> Result<PathBuf> {
         let folder = root().join("firmware").join(self.board.name);
-        // Boards share what they can, beside what the workspace has built.
-        let built = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-        let built = root().join(built).join("firmware");
+        let built = built();
         let mut command = self.target.cargo("build");
         // The board's own settings for cargo are found from its folder only.
         command.current_dir(&folder).arg("--release").arg("--target-dir").arg(&built);

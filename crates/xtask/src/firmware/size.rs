@@ -62,6 +62,11 @@ impl Used {
 }
 
 impl Size {
+    /// Bytes of memory that are lent to the engine.
+    pub const fn arena(&self) -> u64 {
+        self.arena
+    }
+
     fn flash(&self) -> u64 {
         self.code + self.constants + self.data
     }
