@@ -5,13 +5,15 @@ use core::arch::asm;
 use esp_hal::peripherals::CPU_CTRL;
 use esp_hal::system::{CpuControl, Stack};
 use llamita_kernels::{Meeting, Pair};
-use static_cell::ConstStaticCell;
 
 /// Where the cores meet. It has to be in memory inside the chip: in PSRAM atomic operations do nothing that is atomic.
 static MEETING: Meeting = Meeting::new();
 
-/// Stack of the second core, which runs kernels and nothing else.
-const STACK: usize = 8 << 10;
+/// Stack of the second core, which runs kernels and nothing else. It is where the core's first instructions, which are
+/// in ROM, have theirs: any other memory there would be overwritten when the core starts.
+// SAFETY: The section is for memory that is not initialised, and a stack needs not be.
+#[unsafe(link_section = ".dram2_uninit")]
+static mut STACK: Stack<{ 8 << 10 }> = Stack::new();
 
 /// Lets this core use its floats and its vectors.
 ///
@@ -23,8 +25,9 @@ pub fn enable_coprocessors() {
 
 /// Starts the second core, to help the first for ever.
 pub fn start(control: CPU_CTRL<'static>) {
-    static MEMORY: ConstStaticCell<Stack<STACK>> = ConstStaticCell::new(Stack::new());
-    let started = CpuControl::new(control).start_app_core(MEMORY.take(), || {
+    // SAFETY: Whoever has the only control of the core calls this, so it is called once.
+    let stack = unsafe { &mut *(&raw mut STACK) };
+    let started = CpuControl::new(control).start_app_core(stack, || {
         enable_coprocessors();
         MEETING.help()
     });
