@@ -2,7 +2,6 @@
 
 use core::{ptr, slice};
 
-use esp_bootloader_esp_idf::partitions::{FlashStorage, PARTITION_TABLE_MAX_LEN, read_partition_table};
 use esp_hal::peripherals::{EXTMEM, FLASH, MMU_TABLE};
 use esp_hal::ram;
 
@@ -20,16 +19,28 @@ unsafe extern "C" {
     fn cache_dbus_mmu_set(memory: u32, at: u32, from: u32, page_kb: u32, pages: u32, fixed: u32) -> i32;
 }
 
+/// Where the partition table is, which has up to 95 entries and begins each with the same two bytes.
+const TABLE: usize = 0x8000;
+const ENTRY: [u8; 2] = [0xAA, 0x50];
+
 /// The partition of a name, if there is one.
-pub fn model(flash: FLASH<'static>, name: &str) -> Option<&'static [u8]> {
-    let mut table = [0; PARTITION_TABLE_MAX_LEN];
-    let table = read_partition_table(&mut FlashStorage::new(flash), &mut table).ok()?;
-    let partition = table.iter().find(|partition| partition.label_as_str() == name)?;
-    let (offset, len) = (partition.offset(), partition.len());
-    let at = map(offset, len)?;
-    // SAFETY: These addresses show the partition from now on, as was just arranged, and no program writes to it: esp-hal's
-    // driver of the flash is not used again.
-    Some(unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(at as usize), len as usize) })
+///
+/// The table is read by the mapping as well: the functions in ROM that read flash have to know how the bootloader has set
+/// it up, on how many lines it answers above all.
+pub fn model(_flash: FLASH<'static>, name: &str) -> Option<&'static [u8]> {
+    let page = map(0, PAGE)? as usize;
+    // SAFETY: These addresses show the first page of the flash from now on, and as long as its only owner is here nobody
+    // writes to it.
+    let table: &[[u8; 32]; 95] = unsafe { &*ptr::with_exposed_provenance(page + TABLE) };
+    let entry = table.iter().take_while(|entry| entry.starts_with(&ENTRY)).find(|entry| {
+        let label = entry[12..28].split(|&byte| byte == 0).next();
+        label == Some(name.as_bytes())
+    })?;
+    let number = |at: usize| entry[at..].first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+    let (offset, len) = (number(4)?, number(8)?);
+    let at = map(offset, len)? as usize;
+    // SAFETY: These addresses show the partition from now on, and nobody writes to it, as above.
+    Some(unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(at), len as usize) })
 }
 
 /// Maps flash behind all that is mapped so far. Returns where.
