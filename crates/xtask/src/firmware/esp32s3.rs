@@ -139,7 +139,7 @@ impl Layout {
 
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {} of the code inside the chip", self.size, self.internal)
+        write!(f, "{} bytes of flash, {} of the code inside the chip", self.size.flash(), self.internal)
     }
 }
 

@@ -67,7 +67,8 @@ impl Size {
         self.arena
     }
 
-    fn flash(&self) -> u64 {
+    /// Bytes of code and of all that has a value at first.
+    pub const fn flash(&self) -> u64 {
         self.code + self.constants + self.data
     }
 
