@@ -5,17 +5,22 @@ mod builtin;
 mod calibration;
 mod clock;
 mod commands;
+mod console;
 mod divergence;
 mod error;
+mod espflash;
+mod flash_image;
 mod load;
 mod options;
 mod output;
 mod places;
 mod plot;
 mod pruning;
+mod serial;
 mod stack;
 mod stories;
 mod threads;
+mod transcript;
 mod units;
 mod vocabulary;
 
@@ -23,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use commands::{bench, boards, compare, convert, eval, inspect, models, plan, run, tokenize};
+use commands::{bench, boards, compare, convert, eval, flash, inspect, models, monitor, plan, run, tokenize};
 
 /// Run Llama-family language models that are small enough for small machines
 ///
@@ -42,6 +47,8 @@ enum Command {
     Models(models::Options),
     Boards(boards::Options),
     Plan(plan::Options),
+    Flash(flash::Options),
+    Monitor(monitor::Options),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +63,8 @@ fn main() -> ExitCode {
         Command::Models(options) => models::run(&options),
         Command::Boards(options) => boards::run(&options),
         Command::Plan(options) => plan::run(&options),
+        Command::Flash(options) => flash::run(&options),
+        Command::Monitor(options) => monitor::run(&options),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,12 @@ mod commands;
 mod compare;
 mod convert;
 mod files;
+mod flash;
+#[cfg(target_os = "linux")]
+mod monitor;
 mod places;
 mod program;
 mod pruning;
+#[cfg(target_os = "linux")]
+mod serial_board;
 mod stories;
