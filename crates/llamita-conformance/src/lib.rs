@@ -11,6 +11,10 @@ use core::fmt;
 use llamita_kernels::quantized::{BLOCK_ROWS, Input, Layout, Quant, Quantized, QuantizedRows};
 use llamita_kernels::{Cache, Kernels, LANES, Panel, Rows};
 
+/// Where units want their operands that do not take them from everywhere.
+#[repr(align(16))]
+struct Aligned<T>(T);
+
 /// A kernel whose result is not the reference's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mismatch {
@@ -235,13 +239,13 @@ impl Suite {
     /// Products of all formats, whole and cut in two, alone and in a batch.
     #[inline(never)]
     fn products(&mut self, rows: usize, columns: usize, batch: usize) -> Result<(), Mismatch> {
-        let mut w = [0.0; 40 * 43];
-        self.fill_in_place(&mut w, 1.0);
-        let mut x = [0.0; 17 * 43];
-        self.fill_in_place(&mut x, 1.0);
+        let (mut w, mut x) = (Aligned([0.0; 40 * 43]), Aligned([0.0; 17 * 43]));
+        let (w, x) = (&mut w.0, &mut x.0);
+        self.fill_in_place(w, 1.0);
+        self.fill_in_place(x, 1.0);
         // Halves from the floats' upper bits; as half precision they are other numbers, all finite.
         let mut halves = [0; 40 * 43];
-        for (half, w) in halves.iter_mut().zip(&w) {
+        for (half, w) in halves.iter_mut().zip(w.iter()) {
             *half = (w.to_bits() >> 16) as u16 & 0xbbff;
         }
         let (w, x, halves) = (&w[..rows * columns], &x[..batch * columns], &halves[..rows * columns]);
@@ -293,7 +297,8 @@ impl Suite {
     fn quantized_products(&mut self, layout: Layout, batch: usize) -> Result<(), Mismatch> {
         let Layout { quant, rows, columns, group } = layout;
         let (padded, groups) = (layout.padded(), layout.groups());
-        let mut bytes = [0; 24 * 192 + 24 * 6 * 2];
+        let mut bytes = Aligned([0; 24 * 192 + 24 * 6 * 2]);
+        let bytes = &mut bytes.0;
         bytes.fill_with(|| self.number(127.99) as i32 as u8);
         for row in 0..layout.blocks() * BLOCK_ROWS {
             for group in 0..groups {
@@ -304,9 +309,11 @@ impl Suite {
         }
         let weights = Rows::Quantized(QuantizedRows { quant, padded, group, bytes: &bytes[..layout.len()] });
 
-        let mut x = [0.0; 5 * 172];
-        self.fill_in_place(&mut x, 2.0);
-        let [mut values, mut reference] = [[99; 5 * 192]; 2];
+        let mut x = Aligned([0.0; 5 * 172]);
+        let x = &mut x.0;
+        self.fill_in_place(x, 2.0);
+        let (mut values, mut reference) = (Aligned([99; 5 * 192]), [99; 5 * 192]);
+        let values = &mut values.0;
         let [mut x_scales, mut reference_scales] = [[9.0; 5 * 6]; 2];
         let [mut sums, mut reference_sums] = [[9; 5 * 6]; 2];
         for (b, x) in x.chunks_exact(columns).take(batch).enumerate() {
@@ -379,15 +386,17 @@ impl Suite {
     #[inline(never)]
     fn attention_q8(&mut self, head_size: usize, len: usize) -> Result<(), Mismatch> {
         let q: [f32; 64] = self.fill(1.0);
-        let mut integers = [0; 64 * POSITIONS + LANES];
+        let mut integers = Aligned([0; 64 * POSITIONS + 2 * LANES]);
+        let integers = &mut integers.0;
         integers.fill_with(|| self.number(127.99) as i8);
         // Most of them near each other, as those of a model, some far off.
         let scales: [f32; 2 * POSITIONS] = self.fill(0.5);
-        let scales = scales.map(|scale| ((scale * scale * scale).abs().to_bits() >> 16) as u16);
+        let scales = Aligned(scales.map(|scale| ((scale * scale * scale).abs().to_bits() >> 16) as u16));
+        let scales = &scales.0;
         let cached = head_size * len.div_ceil(LANES) * LANES;
         let caches = [
             Cache::Q8 { values: &integers[..cached], scales: &scales[..POSITIONS] },
-            Cache::Q8 { values: &integers[LANES..][..cached], scales: &scales[POSITIONS..] },
+            Cache::Q8 { values: &integers[2 * LANES..][..cached], scales: &scales[POSITIONS..] },
         ];
         self.attention_of("attention (q8)", &q[..head_size], caches, len)
     }
@@ -401,8 +410,8 @@ impl Suite {
     ) -> Result<(), Mismatch> {
         let [mut found, mut expected] = [[0.0; 64]; 2];
         for (out, kernels) in [(&mut found, self.kernels), (&mut expected, Kernels::SCALAR)] {
-            let mut scores = [0.0; POSITIONS];
-            let scores = &mut scores[..len.div_ceil(LANES) * LANES];
+            let mut scores = Aligned([0.0; POSITIONS]);
+            let scores = &mut scores.0[..len.div_ceil(LANES) * LANES];
             kernels.attention(q, keys, values, scores, len, &mut out[..q.len()]);
         }
         self.same(kernel, len, &found, &expected)

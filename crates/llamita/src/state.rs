@@ -165,17 +165,19 @@ impl<'a> State<'a> {
             CacheFormat::F32 => CacheMut::F32(numbers),
             CacheFormat::Q8 => CacheMut::Q8 { values: as_integers(numbers), scales: as_integers(scales) },
         };
+        // What vector units load whole runs of comes first, in lengths of such runs where sizes of the model are: where the
+        // memory begins with a run, all of it does.
         Ok(Self {
             config: *config,
             capacity,
+            keys: cache(lengths.cache.map(&mut take)),
+            values: cache(lengths.cache.map(&mut take)),
+            scratch: take(lengths.scratch),
             x: take(lengths.x),
             xb: take(lengths.xb),
             hidden: take(lengths.hidden),
-            scratch: take(lengths.scratch),
             logits: take(lengths.logits),
             rope: Rope::new(config, take(lengths.rope)),
-            keys: cache(lengths.cache.map(&mut take)),
-            values: cache(lengths.cache.map(&mut take)),
         })
     }
 
