@@ -26,6 +26,49 @@ pub(crate) trait Products: Copy {
     fn mix(self, weights: &[[f32; LANES]], values: &[i8], out: &mut [f32]);
     /// As many numbers as the unit adds at once: the sum of the probabilities is kept in so many lanes.
     const WIDTH: usize;
+    /// Scores of eight positions: of their sums of products, less `drop` bits, and the scales of their keys.
+    #[inline(always)]
+    fn score(
+        self,
+        query: &[f32],
+        keys: &[i8],
+        scales: &[u16; LANES],
+        [drop, shift]: [i32; 2],
+        scores: &mut [f32; LANES],
+    ) {
+        let sums = self.scores(query, keys);
+        *scores = core::array::from_fn(|i| {
+            let shift = (shift - exponent_of(scales[i])).clamp(0, 31);
+            f32::from_bits((((sums[i] >> drop) * mantissa(scales[i])) >> shift) as u32)
+        });
+    }
+    /// The largest score.
+    #[inline(always)]
+    fn most(self, scores: &[[f32; LANES]]) -> i32 {
+        scores.as_flattened().iter().map(|score| score.to_bits() as i32).fold(NONE, i32::max)
+    }
+    /// Makes of eight scores the weights, of which the largest score, the scales of the values, and the exponent of the
+    /// largest of these; the probabilities are added to `sum`.
+    #[inline(always)]
+    fn weigh(
+        self,
+        scores: &mut [f32; LANES],
+        most: i32,
+        scales: &[u16; LANES],
+        exponent: i32,
+        sum: &mut [i32; LANES],
+    ) {
+        let mut weights = [0; LANES];
+        for i in 0..LANES {
+            let probability = exp2(scores[i].to_bits() as i32 - most);
+            sum[i % Self::WIDTH] += probability;
+            let shift = (6 + exponent - exponent_of(scales[i])).clamp(0, 31);
+            weights[i] = (((probability * mantissa(scales[i])) >> shift) + 1) >> 1;
+        }
+        for (to, [low, high]) in scores.iter_mut().zip(Self::PAIRS) {
+            *to = pair(weights[low], weights[high]);
+        }
+    }
     /// The positions of a block whose weights are a pair.
     const PAIRS: [[usize; 2]; 4] = [[0, 1], [2, 3], [4, 5], [6, 7]];
     /// The largest of scales, none of which is negative, as bits; not-a-number and infinity are larger than all.
@@ -51,7 +94,7 @@ pub(crate) fn halves(pair: f32) -> [i32; 2] {
 /// Eight blocks of this many positions are as many as a sum of 32 bits surely holds: 512 · 32640 · 127.
 const BLOCKS: usize = 64;
 /// Bits behind the point of a score.
-const SCORE_BITS: i32 = 11;
+pub(crate) const SCORE_BITS: i32 = 11;
 /// A score that is none: farther below every other than a probability can tell, which are less than half as far from 0.
 const NONE: i32 = -(1 << 30);
 
@@ -84,29 +127,16 @@ pub(crate) fn attention<P: Products>(
     let shift = (exponent + 127 + 7 - SCORE_BITS - drop).max(exponent_of(most_key) + 2);
     let scores = scores[positions].as_chunks_mut::<LANES>().0;
     for (scores, (keys, scales)) in scores.iter_mut().zip(keys) {
-        let sums = unit.scores(query, keys);
-        *scores = core::array::from_fn(|i| {
-            let shift = (shift - exponent_of(scales[i])).clamp(0, 31);
-            f32::from_bits((((sums[i] >> drop) * mantissa(scales[i])) >> shift) as u32)
-        });
+        unit.score(query, keys, scales, [drop, shift], scores);
     }
     scores.as_flattened_mut()[len..].fill(f32::from_bits(NONE as u32));
-    let most = scores.as_flattened().iter().map(|score| score.to_bits() as i32).fold(NONE, i32::max);
+    let most = unit.most(scores);
 
     // The weights of a block take the first half of the room of its scores.
     let mut sum = [0; LANES];
     let exponent = exponent_of(most_value);
     for (scores, scales) in scores.iter_mut().zip(value_scales[positions].as_chunks::<LANES>().0) {
-        let mut weights = [0; LANES];
-        for i in 0..LANES {
-            let probability = exp2(scores[i].to_bits() as i32 - most);
-            sum[i % P::WIDTH] += probability;
-            let shift = (6 + exponent - exponent_of(scales[i])).clamp(0, 31);
-            weights[i] = (((probability * mantissa(scales[i])) >> shift) + 1) >> 1;
-        }
-        for (to, [low, high]) in scores.iter_mut().zip(P::PAIRS) {
-            *to = pair(weights[low], weights[high]);
-        }
+        unit.weigh(scores, most, scales, exponent, &mut sum);
     }
 
     out.fill(0.0);
@@ -150,11 +180,12 @@ fn exponent_of(scale: u16) -> i32 {
     i32::from(scale) >> 7
 }
 
+/// 2^x - 1 for x from 0 to 1 is x * (a + x * (b + x * c)), within 0.011 %; with 16 bits behind the point.
+pub(crate) const CUBIC: [u32; 3] = [45_580, 14_812, 5_144];
+
 /// 2 to the power of a score that is at most 0, with 14 bits behind the point.
 #[inline(always)]
 fn exp2(score: i32) -> i32 {
-    /// 2^x - 1 for x from 0 to 1 is x * (a + x * (b + x * c)), within 0.011 %; with 16 bits behind the point.
-    const CUBIC: [u32; 3] = [45_580, 14_812, 5_144];
     // Below, it is 0. Limits of 16 bits are an instruction of some CPUs.
     let score = score.clamp(-16 << SCORE_BITS, (16 << SCORE_BITS) - 1);
     let x = (score as u32 & ((1 << SCORE_BITS) - 1)) << (16 - SCORE_BITS);
