@@ -20,6 +20,8 @@ enum Unit {
     Neon(crate::arch::neon::Neon),
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Simd128(crate::arch::simd128::Simd128),
+    #[cfg(llamita_pie)]
+    Pie(crate::arch::pie::Pie),
 }
 
 /// Calls a kernel of the unit.
@@ -33,6 +35,8 @@ macro_rules! call {
             Unit::Neon(unit) => unit.$name($($arg),*),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Unit::Simd128(unit) => unit.$name($($arg),*),
+            #[cfg(llamita_pie)]
+            Unit::Pie(unit) => unit.$name($($arg),*),
         }
     };
 }
@@ -54,10 +58,13 @@ impl Kernels {
         let unit = crate::arch::neon::Neon::new().map(Unit::Neon);
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
         let unit = crate::arch::simd128::Simd128::new().map(Unit::Simd128);
+        #[cfg(llamita_pie)]
+        let unit = Some(Unit::Pie(crate::arch::pie::Pie::new()));
         #[cfg(not(any(
             target_arch = "x86_64",
             target_arch = "aarch64",
-            all(target_arch = "wasm32", target_feature = "simd128")
+            all(target_arch = "wasm32", target_feature = "simd128"),
+            llamita_pie
         )))]
         let unit = None;
         Self(unit.unwrap_or(Unit::Words))
@@ -75,6 +82,8 @@ impl Kernels {
             Unit::Neon(_) => "neon",
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Unit::Simd128(_) => "simd128",
+            #[cfg(llamita_pie)]
+            Unit::Pie(_) => "pie",
         }
     }
 

@@ -7,6 +7,8 @@
 //! A [`Team`] runs a step of work on several cores.
 
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
+// The compilers for the ESP32-S3 are not stable ones.
+#![cfg_attr(llamita_pie, feature(asm_experimental_arch))]
 
 mod arch;
 mod attention;

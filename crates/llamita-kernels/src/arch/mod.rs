@@ -15,6 +15,9 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "aarch64")]
 #[path = "aarch64/neon.rs"]
 pub(crate) mod neon;
+#[cfg(llamita_pie)]
+#[path = "xtensa/pie.rs"]
+pub(crate) mod pie;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 #[path = "wasm32/simd128.rs"]
 pub(crate) mod simd128;
