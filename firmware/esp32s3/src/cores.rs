@@ -13,7 +13,7 @@ static MEETING: Meeting = Meeting::new();
 /// in ROM, have theirs: any other memory there would be overwritten when the core starts.
 // SAFETY: The section is for memory that is not initialised, and a stack needs not be.
 #[unsafe(link_section = ".dram2_uninit")]
-static mut STACK: Stack<{ 8 << 10 }> = Stack::new();
+static mut STACK: Stack<{ 16 << 10 }> = Stack::new();
 
 /// Lets this core use its floats and its vectors.
 ///

@@ -72,7 +72,9 @@ fn main() -> ! {
     // The flash first: PSRAM takes the addresses behind all that is mapped.
     let mapped = flash::model(p.FLASH, board::MODEL_PARTITION);
     let more = psram::start(p.PSRAM);
-    cores::start(p.CPU_CTRL);
+    if board::BOTH_CORES {
+        cores::start(p.CPU_CTRL);
+    }
     let pins = CardPins {
         clock: p.GPIO39,
         command: p.GPIO38,
