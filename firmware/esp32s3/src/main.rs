@@ -16,7 +16,6 @@ mod psram;
 
 use esp_hal::Config;
 use esp_hal::clock::CpuClock;
-use esp_hal::rtc_cntl::Rwdt;
 use esp_hal::timer::systimer::{SystemTimer, Unit};
 use llamita_firmware::{Lent, Machine, run};
 use llamita_kernels::Pair;
@@ -30,7 +29,6 @@ esp_bootloader_esp_idf::esp_app_desc!();
 /// The board.
 struct Board {
     console: Console,
-    watchdog: Rwdt,
 }
 
 impl Machine for Board {
@@ -38,6 +36,8 @@ impl Machine for Board {
     type Team = Pair<'static>;
 
     const NAME: &'static str = board::NAME;
+
+    const FLASH_REMEDY: &'static str = "llamita flash -m MODEL writes one";
 
     /// Of the system timer, which no change of the cores' clock reaches.
     const TICKS_PER_SECOND: u64 = 16_000_000;
@@ -54,8 +54,12 @@ impl Machine for Board {
         cores::team()
     }
 
-    fn feed(&mut self) {
-        self.watchdog.feed();
+    fn feed() {
+        power::feed();
+    }
+
+    fn stack() -> Option<(usize, usize)> {
+        Some(memory::stack())
     }
 }
 
@@ -65,9 +69,9 @@ fn main() -> ! {
     cores::enable_coprocessors();
     let p = esp_hal::init(Config::default().with_cpu_clock(CpuClock::max()));
     memory::paint_stack();
-    let watchdog = power::guard(p.RTC_TIMER);
+    power::guard(p.RTC_TIMER);
     let console = Console::start(p.UART0, p.USB_DEVICE, p.GPIO43, p.GPIO44);
-    let mut board = Board { console, watchdog };
+    let mut board = Board { console };
 
     // The flash first: PSRAM takes the addresses behind all that is mapped.
     let mapped = flash::model(p.FLASH, board::MODEL_PARTITION);

@@ -8,7 +8,7 @@ use embedded_io::Write;
 use esp_backtrace::Backtrace;
 use esp_hal::delay::Delay;
 use esp_hal::peripherals::{GPIO43, GPIO44, LPWR, RTC_TIMER, UART0, USB_DEVICE};
-use esp_hal::rtc_cntl::{Rtc, Rwdt, RwdtStage};
+use esp_hal::rtc_cntl::{Rtc, RwdtStage};
 use esp_hal::system::software_reset;
 
 use crate::board::PATIENCE;
@@ -21,13 +21,18 @@ const PAUSE_MS: u32 = 3000;
 const REST_MS: u32 = 20;
 
 /// Resets the chip when its voltage is too low to compute with, and when nobody has fed the watchdog for long.
-pub fn guard(timer: RTC_TIMER<'static>) -> Rwdt {
+pub fn guard(timer: RTC_TIMER<'static>) {
     // Without a wait, and at the threshold that the chip has set itself: 2.7 V or so.
     LPWR::regs().brown_out().modify(|_, w| w.brown_out_ena().set_bit().brown_out_rst_ena().set_bit());
     let mut watchdog = Rtc::new(timer).rwdt;
     watchdog.set_timeout(RwdtStage::Stage0, PATIENCE);
     watchdog.enable();
-    watchdog
+}
+
+/// Tells the watchdog that all is well.
+pub fn feed() {
+    // SAFETY: Nobody else has the timer since `guard` took it, and one core alone feeds.
+    Rtc::new(unsafe { RTC_TIMER::steal() }).rwdt.feed();
 }
 
 /// Ends the program, after the stack's measure has been told: all begins anew.
