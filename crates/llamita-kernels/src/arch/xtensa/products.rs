@@ -6,9 +6,8 @@
 //! piece of assembler, with the rows' results in registers; other groups have their sums made first.
 
 use core::arch::asm;
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, offset_of};
 
-use super::Aligned;
 use crate::quantized::{BLOCK_ROWS, Input, Quant, Quantized, QuantizedRows};
 use crate::{Panel, Rows, scalar};
 
@@ -24,84 +23,97 @@ pub(super) fn matmul(w: QuantizedRows<'_>, x: Quantized<'_>, out: Panel<'_>, add
     }
 }
 
-/// Where the parts of a block and of a token begin.
-struct Operands {
-    scales: *const u8,
-    runs: *const u8,
+/// A token, and what else the assembler reads of memory.
+#[repr(C, align(16))]
+struct Frame {
+    /// For the scales of a group.
+    room: MaybeUninit<[f32; BLOCK_ROWS]>,
     x: *const i8,
     x_scales: *const f32,
     x_sums: *const i32,
     groups: usize,
+    /// Bytes of a block's scales.
+    scales_len: usize,
+    /// Whether products are added to what is there.
+    add: u32,
+    /// Magnitude of half precision, and the largest that is finite.
+    limits: [u16; 2],
+    /// Sign, exponent and mantissa of half precision, moved to where single precision has them.
+    half: u32,
+    /// The low halves of bytes.
+    low: u32,
+    /// Ones.
+    ones: u32,
     /// Columns of a group.
     group: usize,
 }
 
 /// How weights of some bits in groups of some size are multiplied.
 trait Products {
-    /// The products of a block of rows and a token.
+    /// The products of `count` blocks of rows, at least one, and a token, eight numbers for each, up to a block with scales
+    /// that are infinite or no numbers. Returns how many blocks are left.
     ///
     /// # Safety
-    /// The operands are whole and aligned, and of these bits and groups.
-    unsafe fn products(operands: Operands) -> [f32; BLOCK_ROWS];
+    /// All is there and aligned, and of these bits and groups.
+    unsafe fn blocks(frame: &mut Frame, w: *const u8, count: usize, out: *mut f32) -> usize;
 }
 
 #[inline(never)]
 fn blocks<P: Products>(w: QuantizedRows<'_>, x: Quantized<'_>, mut out: Panel<'_>, add: bool) {
     let (groups, rows, tokens) = (w.groups(), out.width(), out.rows());
-    let scales_len = w.scales_len();
-    let mut room = [0.0; BLOCK_ROWS];
-    for (row, block) in (0..rows).step_by(BLOCK_ROWS).zip(w.bytes.chunks_exact(w.block_len())) {
-        let scales = block.as_ptr();
-        // SAFETY: A block begins with the scales of its groups, and `Pie` checked the alignment.
-        let finite = unsafe { finite(scales, scales.wrapping_add(scales_len)) };
+    let (whole, block_len) = (rows / BLOCK_ROWS, w.block_len());
+    let mut frame = Frame {
+        room: MaybeUninit::uninit(),
+        x: x.values.as_ptr(),
+        x_scales: x.scales.as_ptr(),
+        x_sums: x.sums.as_ptr(),
+        groups,
+        scales_len: w.scales_len(),
+        add: add.into(),
+        limits: [0x7fff, 0x7bff],
+        half: 0x8fff_e000,
+        low: 0x0f0f_0f0f,
+        ones: 0x0101_0101,
+        group: w.group,
+    };
+    // Weights are read once, whatever the number of tokens.
+    let step = if tokens == 1 { whole.max(1) } else { 1 };
+    for block in (0..rows.div_ceil(BLOCK_ROWS)).step_by(step) {
         for token in 0..tokens {
-            // A block is most often whole.
-            let rest = &mut out.row_mut(token)[row..];
-            let len = rest.len().min(BLOCK_ROWS);
-            let out = if len == BLOCK_ROWS { rest.as_mut_ptr() } else { lend(&mut room, rest) };
-            if finite {
-                let operands = Operands {
-                    scales,
-                    runs: scales.wrapping_add(scales_len),
-                    x: x.values.as_ptr().wrapping_add(token * w.padded),
-                    x_scales: x.scales.as_ptr().wrapping_add(token * groups),
-                    x_sums: x.sums.as_ptr().wrapping_add(token * groups),
-                    groups,
-                    group: w.group,
-                };
-                // SAFETY: `Kernels` checked the lengths, of blocks and for each token, and `Pie` the alignment, which is that
-                // of every block and token, as they are of whole runs. There are eight numbers at `out`.
-                unsafe {
-                    let products = P::products(operands);
-                    for (i, product) in products.into_iter().enumerate() {
-                        let out = out.add(i);
-                        *out = if add { *out + product } else { product };
+            frame.x = x.values.as_ptr().wrapping_add(token * w.padded);
+            frame.x_scales = x.scales.as_ptr().wrapping_add(token * groups);
+            frame.x_sums = x.sums.as_ptr().wrapping_add(token * groups);
+            let out = &mut out.row_mut(token)[block * BLOCK_ROWS..];
+            let bytes = &w.bytes[block * block_len..];
+            let mut of_blocks = |bytes: &[u8], out: &mut [[f32; BLOCK_ROWS]]| {
+                let mut done = 0;
+                while done < out.len() {
+                    let (w_rest, out) = (&bytes[done * block_len..], &mut out[done..]);
+                    // SAFETY: `Kernels` checked the lengths, of blocks and for each token, and `Pie` the alignment, which is
+                    // that of every block and token, as they are of whole runs.
+                    let left =
+                        unsafe { P::blocks(&mut frame, w_rest.as_ptr(), out.len(), out.as_mut_ptr().cast()) };
+                    let stopped = out.len() - left;
+                    done += stopped;
+                    if left > 0 {
+                        let w = QuantizedRows { bytes: &w_rest[stopped * block_len..][..block_len], ..w };
+                        products_of_any_kind(w, x, token, &mut out[stopped], add);
+                        done += 1;
                     }
                 }
+            };
+            let (whole, rest) = out.as_chunks_mut();
+            if whole.is_empty() {
+                let mut room = [[0.0; BLOCK_ROWS]];
+                room[0][..rest.len()].copy_from_slice(rest);
+                of_blocks(bytes, &mut room);
+                rest.copy_from_slice(&room[0][..rest.len()]);
             } else {
-                // SAFETY: As above.
-                let out = unsafe { &mut *out.cast() };
-                products_of_any_kind(QuantizedRows { bytes: block, ..w }, x, token, out, add);
-            }
-            if len < BLOCK_ROWS {
-                give_back(&room, rest);
+                let count = step.min(whole.len());
+                of_blocks(bytes, &mut whole[..count]);
             }
         }
     }
-}
-
-/// Room for the products of a block that is not whole, with what is there of them.
-#[cold]
-#[inline(never)]
-fn lend(room: &mut [f32; BLOCK_ROWS], out: &[f32]) -> *mut f32 {
-    room[..out.len()].copy_from_slice(out);
-    room.as_mut_ptr()
-}
-
-#[cold]
-#[inline(never)]
-fn give_back(room: &[f32; BLOCK_ROWS], out: &mut [f32]) {
-    out.copy_from_slice(&room[..out.len()]);
 }
 
 /// With scales that are infinite or no numbers, which the fast conversion would take for others.
@@ -123,55 +135,6 @@ fn products_of_any_kind(
     let x = Input { floats: &[], quantized };
     scalar::matmul(Rows::Quantized(w), x, Panel::new(out, 1), add);
 }
-
-/// Whether all scales of a block, eight for each group, are finite: their magnitudes are in the order of their bits.
-///
-/// # Safety
-/// Scales of at least one group, aligned, are between these addresses.
-#[inline(always)]
-unsafe fn finite(scales: *const u8, end: *const u8) -> bool {
-    /// Magnitude, and the largest that is finite.
-    static LIMITS: Aligned<[u16; 2]> = Aligned([0x7fff, 0x7bff]);
-    let infinite: u32;
-    // SAFETY: Reads the scales, 16 bytes for each group, as the caller promises.
-    unsafe {
-        asm!(
-            "ee.vldbc.16 q1, {limits}",
-            "addi {limits}, {limits}, 2",
-            "ee.vldbc.16 q2, {limits}",
-            "ee.zero.q q3",
-            "2:",
-            "ee.vld.128.ip q0, {scales}, 16",
-            "ee.andq q0, q0, q1",
-            "ee.vmax.s16 q3, q3, q0",
-            "bne {scales}, {end}, 2b",
-            // The number of bytes that are all ones.
-            "ee.vcmp.gt.s16 q3, q3, q2",
-            "ee.zero.accx",
-            "ee.vmulas.s8.accx q3, q3",
-            "rur.accx_0 {infinite}",
-            limits = inout(reg) LIMITS.0.as_ptr() => _,
-            scales = inout(reg) scales => _,
-            end = in(reg) end,
-            infinite = out(reg) infinite,
-            options(readonly, nostack)
-        );
-    }
-    infinite == 0
-}
-
-/// Masks that the assembler needs, each for all of a register.
-#[repr(C, align(16))]
-struct Constants {
-    /// Sign, exponent and mantissa of half precision, moved to where single precision has them.
-    half: u32,
-    /// The low halves of bytes.
-    low: u32,
-    /// Ones.
-    ones: u32,
-}
-
-static CONSTANTS: Constants = Constants { half: 0x8fff_e000, low: 0x0f0f_0f0f, ones: 0x0101_0101 };
 
 /// The exponent's bias is 15 in half precision and 127 in single: made up for by a product, which normalises what is
 /// subnormal as well.
@@ -218,10 +181,10 @@ macro_rules! scales {
             "\n",
             "ee.vst.128.ip ",
             $low,
-            ", {room}, 16\n",
+            ", {at}, 16\n",
             "ee.vst.128.ip ",
             $high,
-            ", {room}, -16\n",
+            ", {at}, -16\n",
         )
     };
 }
@@ -234,7 +197,7 @@ use any_group::{Q4ByAny, Q8ByAny};
 macro_rules! first_scales {
     () => {
         "lsip f14, {x_scales}, 4\n\
-         ee.ldf.128.ip f11, f10, f9, f8, {room}, 16\n\
+         ee.ldf.128.ip f11, f10, f9, f8, {at}, 16\n\
          mul.s f14, f14, f15"
     };
 }
@@ -284,7 +247,7 @@ macro_rules! rows {
                 $clear,
                 "f8",
                 "f12",
-                "mul.s f13, f13, f11\nee.ldf.128.ip f11, f10, f9, f8, {room}, -16",
+                "mul.s f13, f13, f11\nee.ldf.128.ip f11, f10, f9, f8, {at}, -16",
                 "add.s f3, f3, f13"
             ),
             row!($first, $more, $clear, "f9", "f13", "mul.s f12, f12, f8", "add.s f4, f4, f12"),
@@ -296,42 +259,86 @@ macro_rules! rows {
     };
 }
 
-/// Products of a block and a token: what is done first, and for each group.
+/// Products of blocks and a token: what is done first, with the address of `half` in `{sum}`, and for each group.
 macro_rules! products {
     ($name:ident, $($code:expr),+; $($sums:ident)?) => {
         struct $name;
 
         impl Products for $name {
             #[inline(always)]
-            unsafe fn products(at: Operands) -> [f32; BLOCK_ROWS] {
-                let mut room = Aligned(MaybeUninit::<[f32; BLOCK_ROWS]>::uninit());
-                let (a, b, c, d, e, f, g, h);
-                // SAFETY: Reads scales, weights and activations, which the caller promises, and writes to the room.
+            unsafe fn blocks(frame: &mut Frame, w: *const u8, count: usize, out: *mut f32) -> usize {
+                let runs = w.wrapping_add(frame.scales_len);
+                let left;
+                // SAFETY: Reads blocks and the token, which the caller promises, and writes as many products.
                 unsafe {
                     asm!(
+                        "4:",
+                        // Magnitudes are in the order of their bits.
+                        "addi {sum}, {at}, {limits}",
+                        "ee.vldbc.16.ip q1, {sum}, 2",
+                        "ee.vldbc.16.ip q2, {sum}, 2",
+                        "ee.zero.q q3",
+                        "mov {x}, {scales}",
+                        "2:",
+                        "ee.vld.128.ip q0, {x}, 16",
+                        "ee.andq q0, q0, q1",
+                        "ee.vmax.s16 q3, q3, q0",
+                        "bne {x}, {w}, 2b",
+                        // The number of bytes that are all ones.
+                        "ee.vcmp.gt.s16 q3, q3, q2",
+                        "ee.zero.accx",
+                        "ee.vmulas.s8.accx q3, q3",
+                        "rur.accx_0 {groups}",
+                        "bnez {groups}, 9f",
+                        "l32i {x}, {at}, {of_x}",
+                        "l32i {x_scales}, {at}, {of_x_scales}",
+                        "l32i {groups}, {at}, {of_groups}",
+                        $(concat!("l32i {", stringify!($sums), "}, {at}, {of_sums}"),)?
                         "const.s f0, 0", "const.s f1, 0", "const.s f2, 0", "const.s f3, 0",
                         "const.s f4, 0", "const.s f5, 0", "const.s f6, 0", "const.s f7, 0",
                         $($code),+,
                         "addi {groups}, {groups}, -1",
                         "bnez {groups}, 2b",
-                        scales = inout(reg) at.scales => _,
-                        w = inout(reg) at.runs => _,
-                        x = inout(reg) at.x => _,
-                        x_scales = inout(reg) at.x_scales => _,
-                        groups = inout(reg) at.groups => _,
-                        room = inout(reg) room.0.as_mut_ptr() => _,
-                        constants = in(reg) &raw const CONSTANTS,
+                        "l32i {sum}, {at}, {of_add}",
+                        "beqz {sum}, 3f",
+                        "lsi f8, {out}, 0", "lsi f9, {out}, 4", "lsi f10, {out}, 8", "lsi f11, {out}, 12",
+                        "add.s f0, f8, f0", "add.s f1, f9, f1", "add.s f2, f10, f2", "add.s f3, f11, f3",
+                        "lsi f8, {out}, 16", "lsi f9, {out}, 20", "lsi f10, {out}, 24", "lsi f11, {out}, 28",
+                        "add.s f4, f8, f4", "add.s f5, f9, f5", "add.s f6, f10, f6", "add.s f7, f11, f7",
+                        "3:",
+                        "ssip f0, {out}, 4", "ssip f1, {out}, 4", "ssip f2, {out}, 4", "ssip f3, {out}, 4",
+                        "ssip f4, {out}, 4", "ssip f5, {out}, 4", "ssip f6, {out}, 4", "ssip f7, {out}, 4",
+                        "l32i {sum}, {at}, {of_scales_len}",
+                        "mov {scales}, {w}",
+                        "addi {count}, {count}, -1",
+                        "add {w}, {w}, {sum}",
+                        "bnez {count}, 4b",
+                        "9:",
+                        limits = const offset_of!(Frame, limits),
+                        of_x = const offset_of!(Frame, x),
+                        of_x_scales = const offset_of!(Frame, x_scales),
+                        of_groups = const offset_of!(Frame, groups),
+                        of_scales_len = const offset_of!(Frame, scales_len),
+                        of_add = const offset_of!(Frame, add),
+                        scales = inout(reg) w => _,
+                        w = inout(reg) runs => _,
+                        x = out(reg) _,
+                        x_scales = out(reg) _,
+                        groups = out(reg) _,
+                        count = inout(reg) count => left,
+                        out = inout(reg) out => _,
+                        at = inout(reg) frame => _,
                         sum = out(reg) _,
-                        $($sums = inout(reg) at.x_sums => _, offset = out(reg) _,)?
-                        out("f0") a, out("f1") b, out("f2") c, out("f3") d,
-                        out("f4") e, out("f5") f, out("f6") g, out("f7") h,
+                        $($sums = out(reg) _, offset = out(reg) _, of_sums = const offset_of!(Frame, x_sums), of_half = const offset_of!(Frame, half),)?
+                        out("f0") _, out("f1") _, out("f2") _, out("f3") _,
+                        out("f4") _, out("f5") _, out("f6") _, out("f7") _,
                         out("f8") _, out("f9") _, out("f10") _, out("f11") _, out("f12") _, out("f13") _, out("f14") _,
                         inout("f15") BIAS => _,
                         out("sar") _,
                         options(nostack)
                     );
                 }
-                [a, b, c, d, e, f, g, h]
+                left
             }
         }
     };
@@ -339,7 +346,7 @@ macro_rules! products {
 
 products!(
     Q8By32,
-    "ee.vldbc.32 q4, {constants}",
+    "ee.vldbc.32 q4, {sum}",
     "ssai 3",
     "ee.zero.accx",
     "2:",
@@ -359,7 +366,7 @@ products!(
 
 products!(
     Q8By64,
-    "ee.vldbc.32 q6, {constants}",
+    "ee.vldbc.32 q6, {sum}",
     "ssai 3",
     "ee.zero.accx",
     "2:",
@@ -402,11 +409,10 @@ macro_rules! offset {
 
 products!(
     Q4By32,
-    "ee.vldbc.32 q5, {constants}",
-    "addi {sum}, {constants}, 4",
-    "ee.vldbc.32 q6, {sum}",
-    "addi {sum}, {constants}, 8",
-    "ee.vldbc.32 q7, {sum}",
+    "addi {sum}, {at}, {of_half}",
+    "ee.vldbc.32.ip q5, {sum}, 4",
+    "ee.vldbc.32.ip q6, {sum}, 4",
+    "ee.vldbc.32.ip q7, {sum}, 4",
     "2:",
     "ssai 3",
     scales!("q2", "q3", "q5"),
@@ -431,13 +437,13 @@ products!(
 
 products!(
     Q4By64,
-    "addi {sum}, {constants}, 4",
-    "ee.vldbc.32 q6, {sum}",
-    "addi {sum}, {constants}, 8",
-    "ee.vldbc.32 q7, {sum}",
+    "addi {sum}, {sum}, 4",
+    "ee.vldbc.32.ip q6, {sum}, 4",
+    "ee.vldbc.32.ip q7, {sum}, 4",
     "2:",
     "ssai 3",
-    "ee.vldbc.32 q0, {constants}",
+    "addi {sum}, {at}, {of_half}",
+    "ee.vldbc.32 q0, {sum}",
     scales!("q4", "q5", "q0"),
     first_scales!(),
     offset!(),

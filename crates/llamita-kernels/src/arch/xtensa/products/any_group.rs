@@ -3,7 +3,8 @@
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
-use super::{Aligned, BIAS, CONSTANTS, Operands, Products};
+use super::super::Aligned;
+use super::{BIAS, Frame, Products};
 use crate::quantized::BLOCK_ROWS;
 
 /// Sums of a group in pieces of so many runs: what is loaded first, and for each row but the last, for the last, and then.
@@ -29,7 +30,7 @@ macro_rules! sums {
                         a = inout(reg) *a, b = inout(reg) *b, c = inout(reg) *c, d = inout(reg) *d,
                         e = inout(reg) *e, f = inout(reg) *f, g = inout(reg) *g, h = inout(reg) *h,
                         w = inout(reg) *w, x = inout(reg) *x,
-                        $($constant = in(reg) &raw const CONSTANTS.$constant,)*
+                        $($constant = in(reg) &raw const $constant,)*
                         out("sar") _,
                         options(readonly, nostack)
                     );
@@ -85,11 +86,11 @@ pub(super) struct Q8ByAny;
 
 impl Products for Q8ByAny {
     #[inline(always)]
-    unsafe fn products(operands: Operands) -> [f32; BLOCK_ROWS] {
-        let group = operands.group;
+    unsafe fn blocks(frame: &mut Frame, w: *const u8, count: usize, out: *mut f32) -> usize {
+        let group = frame.group;
         // SAFETY: The caller promises that all groups are there; a group has pairs of runs.
         unsafe {
-            by_any(operands, 0, |sums, w, x| {
+            blocks(frame, w, count, out, 0, |sums, w, x| {
                 add_six_runs(sums, w, x, group / 96);
                 add_two_runs(sums, w, x, group % 96 / 32);
             })
@@ -97,11 +98,15 @@ impl Products for Q8ByAny {
     }
 }
 
+/// The low halves of bytes, and ones.
+static LOW: u32 = 0x0f0f_0f0f;
+static ONES: u32 = 0x0101_0101;
+
 sums!(
     add_two_runs_of_halves,
     "ssai 4
-     ee.vldbc.32 q6, {low}
-     ee.vldbc.32 q7, {ones}
+     ee.vldbc.32 q6, {LOW}
+     ee.vldbc.32 q7, {ONES}
      ee.vld.128.ip q4, {w}, 128
      ee.vld.128.ip q0, {x}, 16
      ee.vld.128.ip q1, {x}, 16
@@ -124,15 +129,15 @@ sums!(
      ee.vmulas.s8.accx q2, q5
      ee.vmulas.s8.accx q3, q4",
     "",
-    low,
-    ones
+    LOW,
+    ONES
 );
 
 sums!(
     add_run_of_halves,
     "ssai 4
-     ee.vldbc.32 q6, {low}
-     ee.vldbc.32 q7, {ones}
+     ee.vldbc.32 q6, {LOW}
+     ee.vldbc.32 q7, {ONES}
      ee.vld.128.ip q2, {w}, 16
      ee.vld.128.ip q0, {x}, 16
      ee.vld.128.ip q1, {x}, 16",
@@ -145,8 +150,8 @@ sums!(
      ee.vmulas.s8.accx q0, q3
      ee.vmulas.s8.accx q1, q4",
     "",
-    low,
-    ones
+    LOW,
+    ONES
 );
 
 /// Weights of four bits.
@@ -154,12 +159,12 @@ pub(super) struct Q4ByAny;
 
 impl Products for Q4ByAny {
     #[inline(always)]
-    unsafe fn products(operands: Operands) -> [f32; BLOCK_ROWS] {
-        let group = operands.group;
+    unsafe fn blocks(frame: &mut Frame, w: *const u8, count: usize, out: *mut f32) -> usize {
+        let group = frame.group;
         // SAFETY: The caller promises that all groups are there.
         unsafe {
             // The stored numbers are greater by 8 than the weights.
-            by_any(operands, 8, |sums, w, x| {
+            blocks(frame, w, count, out, 8, |sums, w, x| {
                 add_two_runs_of_halves(sums, w, x, group / 64);
                 add_run_of_halves(sums, w, x, group % 64 / 32);
             })
@@ -168,38 +173,86 @@ impl Products for Q4ByAny {
 }
 
 /// # Safety
-/// The operands are whole and aligned; `add` adds the products of a group and steps over it.
+/// As that of [`Products::blocks`]; `add` adds the products of a group and steps over it.
 #[inline(always)]
-unsafe fn by_any(
-    mut at: Operands,
+unsafe fn blocks(
+    frame: &mut Frame,
+    mut w: *const u8,
+    count: usize,
+    mut out: *mut f32,
     offset: i32,
     add: impl Fn(&mut [i32; BLOCK_ROWS], &mut *const u8, &mut *const i8),
-) -> [f32; BLOCK_ROWS] {
-    let mut products = [0.0; BLOCK_ROWS];
-    for group in 0..at.groups {
-        // SAFETY: Activations have a sum and a scale for each group.
-        let (x_sum, x_scale) = unsafe { (*at.x_sums.add(group), *at.x_scales.add(group) * BIAS) };
-        let mut sums = [-offset * x_sum; BLOCK_ROWS];
-        add(&mut sums, &mut at.runs, &mut at.x);
-        let mut room = Aligned(MaybeUninit::<[f32; BLOCK_ROWS]>::uninit());
-        // SAFETY: Reads eight scales, which the caller promises, and writes to the room.
+) -> usize {
+    for done in 0..count {
+        // SAFETY: A block begins with its scales, all is there, and `out` has eight numbers for each block.
         unsafe {
-            asm!(
-                "ee.vldbc.32 q0, {constants}",
-                "ssai 3",
-                scales!("q1", "q2", "q0"),
-                constants = in(reg) &raw const CONSTANTS.half,
-                scales = inout(reg) at.scales,
-                room = inout(reg) room.0.as_mut_ptr() => _,
-                out("sar") _,
-                options(nostack)
-            );
-        }
-        // SAFETY: It is all written.
-        let scales = unsafe { room.0.assume_init() };
-        for i in 0..BLOCK_ROWS {
-            products[i] += sums[i] as f32 * (scales[i] * x_scale);
+            let (mut scales, mut x) = (w, frame.x);
+            w = w.add(frame.scales_len);
+            if !finite(scales, w) {
+                return count - done;
+            }
+            let mut products = [0.0; BLOCK_ROWS];
+            for group in 0..frame.groups {
+                let (x_sum, x_scale) = (*frame.x_sums.add(group), *frame.x_scales.add(group) * BIAS);
+                let mut sums = [-offset * x_sum; BLOCK_ROWS];
+                add(&mut sums, &mut w, &mut x);
+                let mut room = Aligned(MaybeUninit::<[f32; BLOCK_ROWS]>::uninit());
+                asm!(
+                    "ee.vldbc.32 q0, {half}",
+                    "ssai 3",
+                    scales!("q1", "q2", "q0"),
+                    half = in(reg) &raw const frame.half,
+                    scales = inout(reg) scales,
+                    at = inout(reg) room.0.as_mut_ptr() => _,
+                    out("sar") _,
+                    options(nostack)
+                );
+                let scales = room.0.assume_init();
+                for i in 0..BLOCK_ROWS {
+                    products[i] += sums[i] as f32 * (scales[i] * x_scale);
+                }
+            }
+            for product in products {
+                *out = if frame.add != 0 { *out + product } else { product };
+                out = out.add(1);
+            }
         }
     }
-    products
+    0
+}
+
+/// Whether all scales of a block, eight for each group, are finite: their magnitudes are in the order of their bits.
+///
+/// # Safety
+/// Scales of at least one group, aligned, are between these addresses.
+#[inline(always)]
+unsafe fn finite(scales: *const u8, end: *const u8) -> bool {
+    /// Magnitude, and the largest that is finite.
+    static LIMITS: Aligned<[u16; 2]> = Aligned([0x7fff, 0x7bff]);
+    let infinite: u32;
+    // SAFETY: Reads the scales, 16 bytes for each group, as the caller promises.
+    unsafe {
+        asm!(
+            "ee.vldbc.16 q1, {limits}",
+            "addi {limits}, {limits}, 2",
+            "ee.vldbc.16 q2, {limits}",
+            "ee.zero.q q3",
+            "2:",
+            "ee.vld.128.ip q0, {scales}, 16",
+            "ee.andq q0, q0, q1",
+            "ee.vmax.s16 q3, q3, q0",
+            "bne {scales}, {end}, 2b",
+            // The number of bytes that are all ones.
+            "ee.vcmp.gt.s16 q3, q3, q2",
+            "ee.zero.accx",
+            "ee.vmulas.s8.accx q3, q3",
+            "rur.accx_0 {infinite}",
+            limits = inout(reg) LIMITS.0.as_ptr() => _,
+            scales = inout(reg) scales => _,
+            end = in(reg) end,
+            infinite = out(reg) infinite,
+            options(readonly, nostack)
+        );
+    }
+    infinite == 0
 }
