@@ -120,7 +120,7 @@ pub(crate) fn quantize(x: &[f32], group: usize, values: &mut [i8], scales: &mut 
 /// The largest magnitude; not-a-number counts as larger than all.
 pub(crate) fn magnitude(x: &[f32]) -> f32 {
     // Magnitudes are in the order of their bits.
-    f32::from_bits(x.iter().map(|x| x.to_bits() & i32::MAX as u32).fold(0, u32::max))
+    f32::from_bits(x.iter().map(|x| x.to_bits() & i32::MAX as u32).max().unwrap_or(0))
 }
 
 /// The step between the integers of a group with this largest magnitude, and what to multiply with to get them.
