@@ -1,5 +1,5 @@
 //! llamita on an ESP32-S3: the console on USB and on UART0, a model in a partition of the flash or on an SD card, memory
-//! for it inside the chip and in PSRAM, and both cores to compute with.
+//! for it inside the chip and in PSRAM.
 
 #![no_std]
 #![no_main]
