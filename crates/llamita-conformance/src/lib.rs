@@ -239,7 +239,9 @@ impl Suite {
     /// Products of all formats, whole and cut in two, alone and in a batch.
     #[inline(never)]
     fn products(&mut self, rows: usize, columns: usize, batch: usize) -> Result<(), Mismatch> {
-        let (mut w, mut x) = (Aligned([0.0; 40 * 43]), Aligned([0.0; 17 * 43]));
+        // Not as a tuple, which would be on the stack beside what is taken from it.
+        let mut w = Aligned([0.0; 40 * 43]);
+        let mut x = Aligned([0.0; 17 * 43]);
         let (w, x) = (&mut w.0, &mut x.0);
         self.fill_in_place(w, 1.0);
         self.fill_in_place(x, 1.0);
@@ -312,7 +314,8 @@ impl Suite {
         let mut x = Aligned([0.0; 5 * 172]);
         let x = &mut x.0;
         self.fill_in_place(x, 2.0);
-        let (mut values, mut reference) = (Aligned([99; 5 * 192]), [99; 5 * 192]);
+        let mut values = Aligned([99; 5 * 192]);
+        let mut reference = [99; 5 * 192];
         let values = &mut values.0;
         let [mut x_scales, mut reference_scales] = [[9.0; 5 * 6]; 2];
         let [mut sums, mut reference_sums] = [[9; 5 * 6]; 2];
