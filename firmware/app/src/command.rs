@@ -52,7 +52,7 @@ pub(crate) const HELP: [(&str, &str); 16] = [
     ("/kv q8|f32", "how keys and values are kept, and load the model anew [q8]"),
     ("/stats", "tell the statistics of the last text again"),
     ("/plan", "tell where the model is"),
-    ("/selftest", "compare the arithmetic with its reference; takes 11 KB of stack more"),
+    ("/selftest", "compare the arithmetic with its reference; takes 14 KB of stack more"),
     ("/bench", "make 32 tokens without telling them, for the statistics"),
     ("/json on|off", "tell everything as JSON, an object a line"),
     ("/quit", "end the program, where it can end"),

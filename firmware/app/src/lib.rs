@@ -6,7 +6,7 @@
 //! object a line.
 //!
 //! Beside the memory that is lent, it takes stack: 24 KiB for models of up to 6 layers, 27 KiB for those of up to 16, 36 KiB
-//! for those of up to 48, which is the most; and 11 KiB more while `/selftest` runs (Cortex-M, 2026).
+//! for those of up to 48, which is the most; and 14 KiB more while `/selftest` runs (Cortex-M, 2026).
 //!
 //! ```no_run
 //! use llamita_firmware::{Lent, Machine, NoCard, run};
