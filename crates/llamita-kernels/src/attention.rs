@@ -70,12 +70,21 @@ pub(crate) trait Products: Copy {
         }
     }
     /// The positions of a block whose weights are a pair.
-    const PAIRS: [[usize; 2]; 4] = [[0, 1], [2, 3], [4, 5], [6, 7]];
-    /// The largest of scales, none of which is negative, as bits; not-a-number and infinity are larger than all.
+    const PAIRS: [[usize; 2]; 4] = IN_ORDER;
+    /// See [`largest`].
     #[inline(always)]
     fn largest(self, scales: &[u16]) -> u16 {
-        scales.iter().fold(0, |most, &scale| most.max(scale))
+        largest(scales)
     }
+}
+
+/// Neighbouring positions.
+pub(crate) const IN_ORDER: [[usize; 2]; 4] = [[0, 1], [2, 3], [4, 5], [6, 7]];
+
+/// The largest of scales, none of which is negative, as bits; not-a-number and infinity are larger than all.
+#[inline(always)]
+pub(crate) fn largest(scales: &[u16]) -> u16 {
+    scales.iter().fold(0, |most, &scale| most.max(scale))
 }
 
 /// A pair in the memory of a float.

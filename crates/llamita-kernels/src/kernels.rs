@@ -21,14 +21,15 @@ enum Unit {
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Simd128(crate::arch::simd128::Simd128),
     #[cfg(llamita_pie)]
-    Pie(crate::arch::pie::Pie),
+    Pie,
 }
 
 /// Calls a kernel of the unit.
 macro_rules! call {
     ($kernels:expr, $name:ident($($arg:expr),*)) => {
         match $kernels.0 {
-            Unit::Scalar | Unit::Words => scalar::$name($($arg),*),
+            Unit::Scalar => scalar::$name($($arg),*),
+            Unit::Words => words::$name($($arg),*),
             #[cfg(target_arch = "x86_64")]
             Unit::Avx2(unit) => unit.$name($($arg),*),
             #[cfg(target_arch = "aarch64")]
@@ -36,7 +37,7 @@ macro_rules! call {
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Unit::Simd128(unit) => unit.$name($($arg),*),
             #[cfg(llamita_pie)]
-            Unit::Pie(unit) => unit.$name($($arg),*),
+            Unit::Pie => crate::arch::pie::$name($($arg),*),
         }
     };
 }
@@ -59,7 +60,7 @@ impl Kernels {
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
         let unit = crate::arch::simd128::Simd128::new().map(Unit::Simd128);
         #[cfg(llamita_pie)]
-        let unit = Some(Unit::Pie(crate::arch::pie::Pie::new()));
+        let unit = Some(Unit::Pie);
         #[cfg(not(any(
             target_arch = "x86_64",
             target_arch = "aarch64",
@@ -83,7 +84,7 @@ impl Kernels {
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Unit::Simd128(_) => "simd128",
             #[cfg(llamita_pie)]
-            Unit::Pie(_) => "pie",
+            Unit::Pie => "pie",
         }
     }
 
@@ -115,9 +116,6 @@ impl Kernels {
             }
         };
         assert!(fits, "operands of one shape");
-        if let Unit::Words = self.0 {
-            return words::matmul(w, x, out, add);
-        }
         call!(self, matmul(w, x, out, add))
     }
 
@@ -216,9 +214,6 @@ impl Kernels {
         let alike =
             matches!((keys, values), (Cache::F32(_), Cache::F32(_)) | (Cache::Q8 { .. }, Cache::Q8 { .. }));
         assert!(alike, "keys and values of one format");
-        if let Unit::Words = self.0 {
-            return words::attention(q, keys, values, scores, len, out);
-        }
         call!(self, attention(q, keys, values, scores, len, out))
     }
 

@@ -5,25 +5,28 @@
 //! known length and need no checks of bounds. All else is `scalar.rs`'s own.
 
 mod attention;
-#[cfg(llamita_dsp)]
-mod dsp;
 #[cfg(not(llamita_dsp))]
 mod plain;
 
 pub(crate) use attention::attention;
+pub(crate) use scalar::{
+    between, dot, mass_above, max, quantize, rope, scale, softmax, sum_of_squares, swiglu,
+};
+
 #[cfg(llamita_dsp)]
-use dsp as unit;
+use crate::arch::dsp as unit;
 #[cfg(not(llamita_dsp))]
 use plain as unit;
 
 use crate::quantized::{BLOCK_ROWS, Input, Quant, Quantized, QuantizedRows};
+use crate::rows::{Element, F16};
 use crate::{Panel, Rows, scalar};
 
 /// Bytes of a row that lie together.
-type Run = [u8; 16];
+pub(crate) type Run = [u8; 16];
 
 /// Rows at a time.
-const ROWS: usize = BLOCK_ROWS / 2;
+pub(crate) const ROWS: usize = BLOCK_ROWS / 2;
 
 /// See [`crate::Kernels::matmul`].
 pub(crate) fn matmul(w: Rows<'_>, x: Input<'_>, out: Panel<'_>, add: bool) {
@@ -34,7 +37,7 @@ pub(crate) fn matmul(w: Rows<'_>, x: Input<'_>, out: Panel<'_>, add: bool) {
     }
 }
 
-/// How weights of some bits are multiplied; `plain.rs` and `dsp.rs` have the products.
+/// Weights of some bits.
 trait Bits {
     /// How much greater than the weight the stored number is.
     const OFFSET: i32;
@@ -46,7 +49,36 @@ trait Bits {
 }
 
 struct Q8;
+
+impl Bits for Q8 {
+    const OFFSET: i32 = 0;
+    type Columns = [i8; 16];
+
+    fn columns(x: &[i8]) -> &[[i8; 16]] {
+        x.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn add(sums: &mut [i32; ROWS], rows: &[Run; ROWS], x: &[i8; 16]) {
+        unit::add_q8(sums, rows, x);
+    }
+}
+
 struct Q4;
+
+impl Bits for Q4 {
+    const OFFSET: i32 = 8;
+    type Columns = [i8; 32];
+
+    fn columns(x: &[i8]) -> &[[i8; 32]] {
+        x.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn add(sums: &mut [i32; ROWS], rows: &[Run; ROWS], x: &[i8; 32]) {
+        unit::add_q4(sums, rows, x);
+    }
+}
 
 fn blocks<B: Bits>(w: QuantizedRows<'_>, x: Quantized<'_>, mut out: Panel<'_>, add: bool) {
     let (groups, rows) = (w.groups(), out.width());
@@ -83,6 +115,12 @@ struct Activations<'x, B: Bits> {
     columns: &'x [B::Columns],
     scales: &'x [f32],
     sums: &'x [i32],
+}
+
+/// Scales of a block's rows, each times that of the activations.
+#[inline(always)]
+pub(crate) fn scales(bytes: &[u8; 2 * BLOCK_ROWS], x_scale: f32) -> [f32; BLOCK_ROWS] {
+    core::array::from_fn(|i| F16::to_f32(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])) * x_scale)
 }
 
 /// The products of a block of rows and a token: scales (groups, 8 rows), runs (columns, 2, 4 rows).

@@ -12,6 +12,9 @@ mod generic;
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64/avx2.rs"]
 pub(crate) mod avx2;
+#[cfg(llamita_dsp)]
+#[path = "arm/dsp.rs"]
+pub(crate) mod dsp;
 #[cfg(target_arch = "aarch64")]
 #[path = "aarch64/neon.rs"]
 pub(crate) mod neon;

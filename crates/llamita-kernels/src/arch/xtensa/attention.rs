@@ -11,7 +11,7 @@ use crate::attention::{CUBIC, Products, SCORE_BITS};
 use crate::{Cache, LANES, attention as integers, scalar, words};
 
 /// See [`crate::Kernels::attention`].
-pub(super) fn attention(
+pub(crate) fn attention(
     q: &[f32],
     keys: Cache<'_>,
     values: Cache<'_>,

@@ -11,75 +11,26 @@ mod products;
 mod quantize;
 
 use crate::quantized::{Input, Quantized, QuantizedRows};
-use crate::{Cache, Panel, Rows, scalar, words};
+use crate::{Panel, Rows, scalar, words};
 
-/// Proof that the program is for an ESP32-S3, whose start has to enable its coprocessors.
-#[derive(Clone, Copy, Debug)]
-pub struct Pie(());
+pub(crate) use attention::attention;
+pub(crate) use scalar::{between, dot, mass_above, max, rope, scale, softmax, sum_of_squares, swiglu};
 
-/// Kernels that have no instructions of their own.
-macro_rules! scalar_kernels {
-    ($(fn $name:ident($($arg:ident: $ty:ty),*) $(-> $result:ty)?;)*) => {
-        impl Pie {
-            $(#[inline(always)]
-            pub(crate) fn $name(self, $($arg: $ty),*) $(-> $result)? {
-                scalar::$name($($arg),*)
-            })*
-        }
-    };
+/// See [`crate::Kernels::matmul`].
+pub(crate) fn matmul(w: Rows<'_>, x: Input<'_>, out: Panel<'_>, add: bool) {
+    match w {
+        Rows::Quantized(w) if fits(&w, x.quantized) => products::matmul(w, x.quantized, out, add),
+        Rows::F32(w) => floats::matmul(w, x.floats, out, add),
+        _ => words::matmul(w, x, out, add),
+    }
 }
 
-scalar_kernels! {
-    fn dot(a: &[f32], b: &[f32]) -> f32;
-    fn sum_of_squares(x: &[f32]) -> f32;
-    fn scale(x: &[f32], scale: f32, weight: &[f32], out: &mut [f32]);
-    fn max(x: &[f32]) -> f32;
-    fn softmax(x: &mut [f32]) -> f32;
-    fn swiglu(gate: &mut [f32], up: &[f32]);
-    fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]);
-    fn mass_above(x: &[f32], threshold: f32) -> (f32, usize);
-    fn between(x: &[f32], low: f32, high: f32, found: &mut [u32]) -> usize;
-}
-
-impl Pie {
-    /// The build script has seen that the target has the unit.
-    pub(crate) const fn new() -> Self {
-        Self(())
-    }
-
-    pub(crate) fn matmul(self, w: Rows<'_>, x: Input<'_>, out: Panel<'_>, add: bool) {
-        match w {
-            Rows::Quantized(w) if fits(&w, x.quantized) => products::matmul(w, x.quantized, out, add),
-            Rows::F32(w) => floats::matmul(w, x.floats, out, add),
-            _ => words::matmul(w, x, out, add),
-        }
-    }
-
-    pub(crate) fn quantize(
-        self,
-        x: &[f32],
-        group: usize,
-        values: &mut [i8],
-        scales: &mut [f32],
-        sums: &mut [i32],
-    ) {
-        if aligned(x.as_ptr()) && aligned(values.as_ptr()) {
-            quantize::quantize(x, group, values, scales, sums);
-        } else {
-            scalar::quantize(x, group, values, scales, sums);
-        }
-    }
-
-    pub(crate) fn attention(
-        self,
-        q: &[f32],
-        keys: Cache<'_>,
-        values: Cache<'_>,
-        scores: &mut [f32],
-        len: usize,
-        out: &mut [f32],
-    ) {
-        attention::attention(q, keys, values, scores, len, out);
+/// See [`crate::Kernels::quantize`].
+pub(crate) fn quantize(x: &[f32], group: usize, values: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+    if aligned(x.as_ptr()) && aligned(values.as_ptr()) {
+        quantize::quantize(x, group, values, scales, sums);
+    } else {
+        scalar::quantize(x, group, values, scales, sums);
     }
 }
 
