@@ -287,8 +287,6 @@ impl<W: Weights, T: Team> Machine<'_, W, T> {
     /// (batch, rows). `finish` runs on columns of the outputs that are complete, the same ones of each.
     ///
     /// One step of the team where all rows are lent at once, else one for each time that some are.
-    // A call of it is compiled wrongly for Xtensa by the LLVM of 2026, found on an emulated ESP32-S3; inlined, it is not.
-    #[cfg_attr(target_arch = "xtensa", inline(always))]
     fn product<const N: usize>(
         &mut self,
         matrices: [Matrix; N],

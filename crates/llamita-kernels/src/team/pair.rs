@@ -65,6 +65,8 @@ impl Meeting {
 
     /// Helps the caller until [`dismiss`](Self::dismiss)ed, never sleeping. One core can do this at a time; others return
     /// at once.
+    // Not a part of its caller, so that a linker can put it into memory that no cache is before.
+    #[inline(never)]
     pub fn help(&self) {
         if self.helped.swap(true, SeqCst) {
             return;

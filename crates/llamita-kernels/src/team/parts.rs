@@ -13,8 +13,11 @@ pub(super) struct Parts<'f, P, F, const MEMBERS: usize, const ROOM: usize> {
     work: &'f F,
 }
 
-/// The next part of a member's share, in a cache line of its own.
-#[repr(align(64))]
+/// The next part of a member's share, in a cache line of its own where there are caches between cores.
+///
+/// Not on Xtensa, whose compiler (LLVM of 2026) loses a function's arguments on the stack where it aligns the stack to more
+/// than 16 bytes.
+#[cfg_attr(not(target_arch = "xtensa"), repr(align(64)))]
 struct Share(AtomicUsize);
 
 /// A step's work, with its type forgotten.
