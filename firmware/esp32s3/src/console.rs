@@ -34,6 +34,12 @@ impl Console {
         Self { uart: uart.with_tx(tx).with_rx(rx), usb, taken: None, deaf: false }
     }
 
+    /// Waits until UART0 has sent all.
+    pub fn drain(&mut self) {
+        let _ = self.flush();
+        let _ = self.uart.flush();
+    }
+
     /// Sends a byte by USB, if anyone is there to read it.
     fn send_by_usb(&mut self, byte: u8) {
         let start = Instant::now();
@@ -91,9 +97,10 @@ impl Write for Console {
         Ok(bytes.len())
     }
 
+    /// Sees that nothing is held back; it is on its way then, and nobody waits until it is there. A token's text takes
+    /// UART0 as long as a small model a part of the next one.
     fn flush(&mut self) -> Result<(), Infallible> {
         let _ = self.usb.flush_tx_nb();
-        let _ = self.uart.flush();
         Ok(())
     }
 }

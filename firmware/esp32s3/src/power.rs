@@ -76,5 +76,5 @@ fn tell_stack(console: &mut Console) {
 fn say(console: &mut Console, words: fmt::Arguments<'_>) {
     // Nobody may be listening.
     let _ = write!(console, "\r\n{words}\r\n");
-    let _ = console.flush();
+    console.drain();
 }
