@@ -40,12 +40,15 @@ fn aligned<T>(pointer: *const T) -> bool {
     pointer.addr().is_multiple_of(16)
 }
 
-/// Whether weights and activations are where the unit can load them, and the scales of the activations such that their
-/// products with those of weights can be had from scales that are multiplied with a power of two.
+/// Whether weights and activations are where the unit can load them, and scales such that a product of them can be had from
+/// numbers that are converted with a wrong exponent and multiplied with a power of two.
 #[inline(always)]
 fn fits(w: &QuantizedRows<'_>, x: Quantized<'_>) -> bool {
     // Written so that not-a-number fails.
-    aligned(w.bytes.as_ptr()) && aligned(x.values.as_ptr()) && x.scales.iter().all(|&scale| scale < 32_768.0)
+    aligned(w.bytes.as_ptr())
+        && aligned(x.values.as_ptr())
+        && x.scales.iter().all(|scale| (0.0..32_768.0).contains(scale))
+        && products::usable(w)
 }
 
 /// Memory that the unit can load and store.

@@ -2,25 +2,81 @@
 //!
 //! Eight rows and a token at a time. The activations of a group stay in registers while its rows pass by, each of which
 //! is loaded by the instruction that multiplies what was loaded before. A row's sum is one register of the unit, so it is
-//! read, made a float and multiplied while the next row's products are made. All groups of 32 and 64 columns are one
-//! piece of assembler, with the rows' results in registers; other groups have their sums made first.
+//! read, made a float and multiplied while the next row's products are made. Groups of 32 and 64 columns are one piece of
+//! assembler for all of a matrix, with the rows' results in registers; so are groups of a whole row, see `row.rs`.
 
 use core::arch::asm;
 use core::mem::{MaybeUninit, offset_of};
 
+use super::{Aligned, aligned};
 use crate::quantized::{BLOCK_ROWS, Input, Quant, Quantized, QuantizedRows};
-use crate::{Panel, Rows, scalar};
+use crate::{Panel, Rows, words};
 
-/// See [`crate::Kernels::matmul`]; operands are aligned, and scales of activations below 2^15.
+/// See [`crate::Kernels::matmul`]; weights and activations are aligned, scales of activations are below 2^15, and those
+/// of weights [`usable`].
 pub(super) fn matmul(w: QuantizedRows<'_>, x: Quantized<'_>, out: Panel<'_>, add: bool) {
     match (w.quant, w.group) {
+        _ if w.groups() == 1 && w.quant == Quant::Q8 => blocks::<Q8ByRow>(w, x, out, add),
+        _ if w.groups() == 1 => blocks::<Q4ByRow>(w, x, out, add),
         (Quant::Q8, 32) => blocks::<Q8By32>(w, x, out, add),
         (Quant::Q8, 64) => blocks::<Q8By64>(w, x, out, add),
         (Quant::Q4, 32) => blocks::<Q4By32>(w, x, out, add),
         (Quant::Q4, 64) => blocks::<Q4By64>(w, x, out, add),
-        (Quant::Q8, _) => blocks::<Q8ByAny>(w, x, out, add),
-        (Quant::Q4, _) => blocks::<Q4ByAny>(w, x, out, add),
+        _ => words::matmul(Rows::Quantized(w), Input { floats: &[], quantized: x }, out, add),
     }
+}
+
+/// Whether the conversion of scales here is that of `F16`: they are finite, and of eight bits not negative, so that a
+/// product of zero is never a negative zero.
+pub(super) fn usable(w: &QuantizedRows<'_>) -> bool {
+    /// Magnitude, and the largest that is finite.
+    static LIMITS: Aligned<[u16; 2]> = Aligned([0x7fff, 0x7bff]);
+    let (block_len, blocks) = (w.block_len(), w.bytes.len() / w.block_len());
+    let (mut infinite, mut negative) = (0_u32, 0_u32);
+    if blocks > 0 {
+        for group in 0..w.groups() {
+            let (some_infinite, some_negative): (u32, u32);
+            // SAFETY: Reads eight scales of this group in each of the blocks, which are aligned.
+            unsafe {
+                asm!(
+                    "ee.vldbc.16 q1, {limits}",
+                    "addi {limits}, {limits}, 2",
+                    "ee.vldbc.16 q2, {limits}",
+                    "ee.zero.q q3",
+                    "ee.zero.q q4",
+                    "2:",
+                    "ee.vld.128.xp q0, {scales}, {block_len}",
+                    "addi {blocks}, {blocks}, -1",
+                    "ee.vmin.s16 q4, q4, q0",
+                    // Magnitudes are in the order of their bits.
+                    "ee.andq q0, q0, q1",
+                    "ee.vmax.s16 q3, q3, q0",
+                    "bnez {blocks}, 2b",
+                    // The number of bytes that are all ones.
+                    "ee.vcmp.gt.s16 q3, q3, q2",
+                    "ee.zero.accx",
+                    "ee.vmulas.s8.accx q3, q3",
+                    "rur.accx_0 {infinite}",
+                    // So many bytes of numbers below zero.
+                    "ee.zero.q q0",
+                    "ee.vcmp.lt.s16 q4, q4, q0",
+                    "ee.zero.accx",
+                    "ee.vmulas.s8.accx q4, q4",
+                    "rur.accx_0 {negative}",
+                    limits = inout(reg) LIMITS.0.as_ptr() => _,
+                    scales = inout(reg) w.bytes.as_ptr().wrapping_add(group * 2 * BLOCK_ROWS) => _,
+                    block_len = in(reg) block_len,
+                    blocks = inout(reg) blocks => _,
+                    infinite = out(reg) some_infinite,
+                    negative = out(reg) some_negative,
+                    options(readonly, nostack)
+                );
+            }
+            infinite |= some_infinite;
+            negative |= some_negative;
+        }
+    }
+    infinite == 0 && (negative == 0 || w.quant == Quant::Q4)
 }
 
 /// A token, and what else the assembler reads of memory.
@@ -28,6 +84,7 @@ pub(super) fn matmul(w: QuantizedRows<'_>, x: Quantized<'_>, out: Panel<'_>, add
 struct Frame {
     /// For the scales of a group.
     room: MaybeUninit<[f32; BLOCK_ROWS]>,
+    zeros: [f32; 4],
     x: *const i8,
     x_scales: *const f32,
     x_sums: *const i32,
@@ -36,8 +93,6 @@ struct Frame {
     scales_len: usize,
     /// Whether products are added to what is there.
     add: u32,
-    /// Magnitude of half precision, and the largest that is finite.
-    limits: [u16; 2],
     /// Sign, exponent and mantissa of half precision, moved to where single precision has them.
     half: u32,
     /// The low halves of bytes.
@@ -46,152 +101,103 @@ struct Frame {
     ones: u32,
     /// Columns of a group.
     group: usize,
+    /// Which piece of a row is the first, and how many more there are.
+    first: i32,
+    more: usize,
+    /// What sums begin with.
+    offset: i32,
 }
 
 /// How weights of some bits in groups of some size are multiplied.
 trait Products {
-    /// The products of `count` blocks of rows, at least one, and a token, eight numbers for each, up to a block with scales
-    /// that are infinite or no numbers. Returns how many blocks are left.
+    /// The products of `count` blocks of rows, at least one, and a token, eight numbers for each.
     ///
     /// # Safety
     /// All is there and aligned, and of these bits and groups.
-    unsafe fn blocks(frame: &mut Frame, w: *const u8, count: usize, out: *mut f32) -> usize;
+    unsafe fn blocks(frame: &mut Frame, w: *const u8, count: usize, out: *mut f32);
 }
 
 #[inline(never)]
 fn blocks<P: Products>(w: QuantizedRows<'_>, x: Quantized<'_>, mut out: Panel<'_>, add: bool) {
     let (groups, rows, tokens) = (w.groups(), out.width(), out.rows());
-    let (whole, block_len) = (rows / BLOCK_ROWS, w.block_len());
+    let block_len = w.block_len();
     let mut frame = Frame {
         room: MaybeUninit::uninit(),
+        zeros: [0.0; 4],
         x: x.values.as_ptr(),
         x_scales: x.scales.as_ptr(),
         x_sums: x.sums.as_ptr(),
         groups,
         scales_len: w.scales_len(),
         add: add.into(),
-        limits: [0x7fff, 0x7bff],
         half: 0x8fff_e000,
         low: 0x0f0f_0f0f,
         ones: 0x0101_0101,
         group: w.group,
+        first: 0,
+        more: 0,
+        offset: 0,
     };
     // Weights are read once, whatever the number of tokens.
-    let step = if tokens == 1 { whole.max(1) } else { 1 };
+    let step = if tokens == 1 { (rows / BLOCK_ROWS).max(1) } else { 1 };
     for block in (0..rows.div_ceil(BLOCK_ROWS)).step_by(step) {
+        let bytes = w.bytes[block * block_len..].as_ptr();
         for token in 0..tokens {
             frame.x = x.values.as_ptr().wrapping_add(token * w.padded);
             frame.x_scales = x.scales.as_ptr().wrapping_add(token * groups);
             frame.x_sums = x.sums.as_ptr().wrapping_add(token * groups);
-            let out = &mut out.row_mut(token)[block * BLOCK_ROWS..];
-            let bytes = &w.bytes[block * block_len..];
-            let mut of_blocks = |bytes: &[u8], out: &mut [[f32; BLOCK_ROWS]]| {
-                let mut done = 0;
-                while done < out.len() {
-                    let (w_rest, out) = (&bytes[done * block_len..], &mut out[done..]);
-                    // SAFETY: `Kernels` checked the lengths, of blocks and for each token, and `Pie` the alignment, which is
-                    // that of every block and token, as they are of whole runs.
-                    let left =
-                        unsafe { P::blocks(&mut frame, w_rest.as_ptr(), out.len(), out.as_mut_ptr().cast()) };
-                    let stopped = out.len() - left;
-                    done += stopped;
-                    if left > 0 {
-                        let w = QuantizedRows { bytes: &w_rest[stopped * block_len..][..block_len], ..w };
-                        products_of_any_kind(w, x, token, &mut out[stopped], add);
-                        done += 1;
-                    }
-                }
-            };
-            let (whole, rest) = out.as_chunks_mut();
-            if whole.is_empty() {
-                let mut room = [[0.0; BLOCK_ROWS]];
-                room[0][..rest.len()].copy_from_slice(rest);
-                of_blocks(bytes, &mut room);
-                rest.copy_from_slice(&room[0][..rest.len()]);
-            } else {
-                let count = step.min(whole.len());
-                of_blocks(bytes, &mut whole[..count]);
+            let out = out.row_mut(token)[block * BLOCK_ROWS..].chunks_mut(step * BLOCK_ROWS).next().unwrap_or_default();
+            // SAFETY: `Kernels` checked the lengths, of blocks and for each token, and `Pie` the alignment, which is that of
+            // every block and token, as they are of whole runs.
+            let mut of_blocks = |w, count, out| unsafe { P::blocks(&mut frame, w, count, out) };
+            if aligned(out.as_ptr()) && out.len().is_multiple_of(BLOCK_ROWS) {
+                of_blocks(bytes, out.len() / BLOCK_ROWS, out.as_mut_ptr());
+                continue;
+            }
+            for (i, out) in out.chunks_mut(BLOCK_ROWS).enumerate() {
+                let mut room = Aligned([0.0; BLOCK_ROWS]);
+                room.0[..out.len()].copy_from_slice(out);
+                of_blocks(bytes.wrapping_add(i * block_len), 1, room.0.as_mut_ptr());
+                out.copy_from_slice(&room.0[..out.len()]);
             }
         }
     }
-}
-
-/// With scales that are infinite or no numbers, which the fast conversion would take for others.
-#[cold]
-#[inline(never)]
-fn products_of_any_kind(
-    w: QuantizedRows<'_>,
-    x: Quantized<'_>,
-    token: usize,
-    out: &mut [f32; BLOCK_ROWS],
-    add: bool,
-) {
-    let groups = w.groups();
-    let quantized = Quantized {
-        values: &x.values[token * w.padded..][..w.padded],
-        scales: &x.scales[token * groups..][..groups],
-        sums: &x.sums[token * groups..][..groups],
-    };
-    let x = Input { floats: &[], quantized };
-    scalar::matmul(Rows::Quantized(w), x, Panel::new(out, 1), add);
 }
 
 /// The exponent's bias is 15 in half precision and 127 in single: made up for by a product, which normalises what is
 /// subnormal as well.
 const BIAS: f32 = f32::from_bits((127 + 127 - 15) << 23);
 
-/// Makes eight scales floats in memory, still to be multiplied with [`BIAS`]; SAR is 3.
+/// Makes eight scales floats in memory, still to be multiplied with [`BIAS`]; SAR is 3. With a mask they have signs.
 macro_rules! scales {
+    ($low:literal, $high:literal) => {
+        scales!($low, $high, concat!("ee.vld.128.ip ", $high, ", {scales}, 16"), "")
+    };
     ($low:literal, $high:literal, $mask:literal) => {
+        scales!(
+            $low,
+            $high,
+            concat!("ee.vld.128.ip ", $high, ", {scales}, 16"),
+            concat!("ee.andq ", $low, ", ", $low, ", ", $mask, "\nee.andq ", $high, ", ", $high, ", ", $mask)
+        )
+    };
+    ($low:literal, $high:literal, $load:expr, $mask:expr) => {
         concat!(
-            "ee.vld.128.ip ",
-            $high,
-            ", {scales}, 16\n",
-            "ee.zero.q ",
-            $low,
-            "\n",
-            "ee.vzip.16 ",
-            $low,
-            ", ",
-            $high,
-            "\n",
-            "ee.vsr.32 ",
-            $low,
-            ", ",
-            $low,
-            "\n",
-            "ee.vsr.32 ",
-            $high,
-            ", ",
-            $high,
-            "\n",
-            "ee.andq ",
-            $low,
-            ", ",
-            $low,
-            ", ",
-            $mask,
-            "\n",
-            "ee.andq ",
-            $high,
-            ", ",
-            $high,
-            ", ",
-            $mask,
-            "\n",
-            "ee.vst.128.ip ",
-            $low,
-            ", {at}, 16\n",
-            "ee.vst.128.ip ",
-            $high,
-            ", {at}, -16\n",
+            $load, "\n",
+            "ee.zero.q ", $low, "\n",
+            "ee.vzip.16 ", $low, ", ", $high, "\n",
+            "ee.vsr.32 ", $low, ", ", $low, "\n",
+            "ee.vsr.32 ", $high, ", ", $high, "\n",
+            $mask, "\n",
+            "ee.vst.128.ip ", $low, ", {at}, 16\n",
+            "ee.vst.128.ip ", $high, ", {at}, -16\n",
         )
     };
 }
 
-mod any_group;
+mod row;
 
-use any_group::{Q4ByAny, Q8ByAny};
+use row::{Q4ByRow, Q8ByRow};
 
 /// The scale of the activations into f14, and the first four of the weights' into f8 to f11.
 macro_rules! first_scales {
@@ -259,62 +265,44 @@ macro_rules! rows {
     };
 }
 
-/// Products of blocks and a token: what is done first, with the address of `half` in `{sum}`, and for each group.
+/// Products of blocks and a token: what is done first for each block, and for each group.
 macro_rules! products {
     ($name:ident, $($code:expr),+; $($sums:ident)?) => {
         struct $name;
 
         impl Products for $name {
             #[inline(always)]
-            unsafe fn blocks(frame: &mut Frame, w: *const u8, count: usize, out: *mut f32) -> usize {
+            unsafe fn blocks(frame: &mut Frame, w: *const u8, count: usize, out: *mut f32) {
                 let runs = w.wrapping_add(frame.scales_len);
-                let left;
                 // SAFETY: Reads blocks and the token, which the caller promises, and writes as many products.
                 unsafe {
                     asm!(
                         "4:",
-                        // Magnitudes are in the order of their bits.
-                        "addi {sum}, {at}, {limits}",
-                        "ee.vldbc.16.ip q1, {sum}, 2",
-                        "ee.vldbc.16.ip q2, {sum}, 2",
-                        "ee.zero.q q3",
-                        "mov {x}, {scales}",
-                        "2:",
-                        "ee.vld.128.ip q0, {x}, 16",
-                        "ee.andq q0, q0, q1",
-                        "ee.vmax.s16 q3, q3, q0",
-                        "bne {x}, {w}, 2b",
-                        // The number of bytes that are all ones.
-                        "ee.vcmp.gt.s16 q3, q3, q2",
-                        "ee.zero.accx",
-                        "ee.vmulas.s8.accx q3, q3",
-                        "rur.accx_0 {groups}",
-                        "bnez {groups}, 9f",
                         "l32i {x}, {at}, {of_x}",
                         "l32i {x_scales}, {at}, {of_x_scales}",
                         "l32i {groups}, {at}, {of_groups}",
                         $(concat!("l32i {", stringify!($sums), "}, {at}, {of_sums}"),)?
-                        "const.s f0, 0", "const.s f1, 0", "const.s f2, 0", "const.s f3, 0",
-                        "const.s f4, 0", "const.s f5, 0", "const.s f6, 0", "const.s f7, 0",
+                        "addi {sum}, {at}, {of_zeros}",
+                        "ee.ldf.128.ip f3, f2, f1, f0, {sum}, 0",
+                        "ee.ldf.128.ip f7, f6, f5, f4, {sum}, 0",
                         $($code),+,
                         "addi {groups}, {groups}, -1",
                         "bnez {groups}, 2b",
                         "l32i {sum}, {at}, {of_add}",
                         "beqz {sum}, 3f",
-                        "lsi f8, {out}, 0", "lsi f9, {out}, 4", "lsi f10, {out}, 8", "lsi f11, {out}, 12",
+                        "ee.ldf.128.ip f11, f10, f9, f8, {out}, 16",
                         "add.s f0, f8, f0", "add.s f1, f9, f1", "add.s f2, f10, f2", "add.s f3, f11, f3",
-                        "lsi f8, {out}, 16", "lsi f9, {out}, 20", "lsi f10, {out}, 24", "lsi f11, {out}, 28",
+                        "ee.ldf.128.ip f11, f10, f9, f8, {out}, -16",
                         "add.s f4, f8, f4", "add.s f5, f9, f5", "add.s f6, f10, f6", "add.s f7, f11, f7",
                         "3:",
-                        "ssip f0, {out}, 4", "ssip f1, {out}, 4", "ssip f2, {out}, 4", "ssip f3, {out}, 4",
-                        "ssip f4, {out}, 4", "ssip f5, {out}, 4", "ssip f6, {out}, 4", "ssip f7, {out}, 4",
+                        "ee.stf.128.ip f3, f2, f1, f0, {out}, 16",
+                        "ee.stf.128.ip f7, f6, f5, f4, {out}, 16",
                         "l32i {sum}, {at}, {of_scales_len}",
                         "mov {scales}, {w}",
                         "addi {count}, {count}, -1",
                         "add {w}, {w}, {sum}",
                         "bnez {count}, 4b",
-                        "9:",
-                        limits = const offset_of!(Frame, limits),
+                        of_zeros = const offset_of!(Frame, zeros),
                         of_x = const offset_of!(Frame, x),
                         of_x_scales = const offset_of!(Frame, x_scales),
                         of_groups = const offset_of!(Frame, groups),
@@ -325,7 +313,7 @@ macro_rules! products {
                         x = out(reg) _,
                         x_scales = out(reg) _,
                         groups = out(reg) _,
-                        count = inout(reg) count => left,
+                        count = inout(reg) count => _,
                         out = inout(reg) out => _,
                         at = inout(reg) frame => _,
                         sum = out(reg) _,
@@ -338,7 +326,6 @@ macro_rules! products {
                         options(nostack)
                     );
                 }
-                left
             }
         }
     };
@@ -346,11 +333,10 @@ macro_rules! products {
 
 products!(
     Q8By32,
-    "ee.vldbc.32 q4, {sum}",
     "ssai 3",
     "ee.zero.accx",
     "2:",
-    scales!("q2", "q3", "q4"),
+    scales!("q2", "q3"),
     first_scales!(),
     "ee.vld.128.ip q2, {w}, 128",
     "ee.vld.128.ip q0, {x}, 16",
@@ -366,11 +352,10 @@ products!(
 
 products!(
     Q8By64,
-    "ee.vldbc.32 q6, {sum}",
     "ssai 3",
     "ee.zero.accx",
     "2:",
-    scales!("q4", "q5", "q6"),
+    scales!("q4", "q5"),
     first_scales!(),
     "ee.vld.128.ip q4, {w}, 128",
     "ee.vld.128.ip q0, {x}, 16",
@@ -437,7 +422,7 @@ products!(
 
 products!(
     Q4By64,
-    "addi {sum}, {sum}, 4",
+    "addi {sum}, {at}, {of_half} + 4",
     "ee.vldbc.32.ip q6, {sum}, 4",
     "ee.vldbc.32.ip q7, {sum}, 4",
     "2:",
