@@ -304,8 +304,9 @@ impl Suite {
         bytes.fill_with(|| self.number(127.99) as i32 as u8);
         for row in 0..layout.blocks() * BLOCK_ROWS {
             for group in 0..groups {
-                // Half precision of either sign, subnormal to large.
-                let scale = self.number(128.0).to_bits() as u16 & 0xbbff;
+                // Half precision, subnormal to large; with some batches of either sign.
+                let bits = if batch.is_multiple_of(2) { 0xbbff } else { 0x3bff };
+                let scale = self.number(128.0).to_bits() as u16 & bits;
                 bytes[layout.scale_place(row, group)..][..2].copy_from_slice(&scale.to_le_bytes());
             }
         }
@@ -351,7 +352,8 @@ impl Suite {
                 sums: &sums[tokens.start * groups..tokens.end * groups],
             },
         };
-        let [mut found, mut expected] = [[0.5; 5 * 24]; 2];
+        let (mut found, mut expected) = (Aligned([0.5; 5 * 24]), [0.5; 5 * 24]);
+        let found = &mut found.0;
         for add in [false, true] {
             let mut rest = Panel::new(&mut found[..batch * rows], batch);
             let cut = rows / 2 / LANES * LANES;
@@ -361,15 +363,16 @@ impl Suite {
             let out = Panel::new(&mut expected[..batch * rows], batch);
             Kernels::SCALAR.matmul(weights, input(0..batch), out, add);
         }
-        self.same("matmul (quantized)", columns, &found, &expected)?;
+        self.same("matmul (quantized)", columns, found, &expected)?;
         for b in 0..batch {
-            let [mut alone, mut twice] = [[0.0; 24]; 2];
+            let (mut alone, mut twice) = (Aligned([0.0; 24]), [0.0; 24]);
+            let alone = &mut alone.0;
             for _ in 0..2 {
                 let out = Panel::new(&mut alone[..rows], 1);
                 self.kernels.matmul(weights, input(b..b + 1), out, true);
             }
             twice[..rows].copy_from_slice(&expected[b * rows..][..rows]);
-            self.same("matmul (quantized, alone)", columns, &alone, &twice)?;
+            self.same("matmul (quantized, alone)", columns, alone, &twice)?;
         }
         Ok(())
     }

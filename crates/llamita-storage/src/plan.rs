@@ -174,7 +174,12 @@ pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError>
     let least = Portions::least_buffer(tape);
     let best = board.storage.map_or(0, |medium| medium.best_read.min(1 << 30)) as usize;
     if mapped.is_some() {
-        // Nothing is read, and portions need no memory.
+        // Nothing is read, and portions need no memory. What is pinned in the fastest may be one of them, see
+        // `Portions::of_mapped`.
+        let whole = place(request, board, mapped, Portions::whole(tape), 0)?;
+        if whole.pinned[0] == whole.pinning.total {
+            return Ok(whole);
+        }
         return place(request, board, mapped, Portions::mapped_buffer(tape), 0);
     }
     let buffers = request.buffers.clamp(1, MOST_READS - 1);

@@ -81,6 +81,26 @@ impl<'a> Portions<'a> {
         Self::least_buffer(tape).max(1 << 14)
     }
 
+    /// Bytes of a portion that has all that lies together in the file: where a memory has room for everything, portions
+    /// would only take steps.
+    pub fn whole(tape: &Tape<'_>) -> usize {
+        let ends = Tape::tensors(tape.config()).map(|tensor| tape.entry(tensor).offset + tape.bytes(tensor));
+        ends.max().map_or(0, |end| usize::try_from(end).unwrap_or(usize::MAX / 2)) + SECTOR
+    }
+
+    /// Portions of a file in memory: the longest, if they can all be pinned in the first of these memories.
+    pub fn of_mapped(tape: Tape<'a>, room: [u64; MEMORIES]) -> Self {
+        let whole = Self::new(tape, Self::whole(&tape));
+        let pinning = Pinning { total: whole.total(), room };
+        let mut cursor = Cursor::start(&whole);
+        let mut places = core::iter::from_fn(|| cursor.step(&whole, &pinning));
+        if places.all(|(_, place)| matches!(place, Place::Pinned(0, _))) {
+            whole
+        } else {
+            Self::new(tape, Self::mapped_buffer(&tape))
+        }
+    }
+
     /// The tape.
     pub const fn tape(&self) -> &Tape<'a> {
         &self.tape

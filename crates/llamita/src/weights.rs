@@ -174,13 +174,17 @@ impl Format {
     /// Bytes of a matrix, whose sizes are within those of a config; quantized ones are filled up with zeros
     /// to whole groups and blocks of rows, and their scales count.
     pub const fn bytes(self, rows: usize, columns: usize) -> u64 {
+        // Chips divide 32 bits in an instruction, 64 in hundreds.
+        let groups = match self {
+            Self::Quantized { group, .. } => columns.div_ceil(group as usize) as u64,
+            _ => 0,
+        };
         let (rows, columns) = (rows as u64, columns as u64);
         match self {
             Self::F32 => 4 * rows * columns,
             Self::F16 | Self::Bf16 => 2 * rows * columns,
             Self::Quantized { quant, group } => {
                 let rows = rows.next_multiple_of(BLOCK_ROWS as u64);
-                let groups = columns.div_ceil(group as u64);
                 let values = rows * groups * group as u64;
                 2 * rows * groups + if matches!(quant, Quant::Q8) { values } else { values / 2 }
             }

@@ -50,10 +50,11 @@ impl<'a, S: Source> Placed<'a, S> {
         }
         let norms = load_norms(&tape, &mut home, norms)?;
 
-        // Portions of a file in memory are as long as what is pinned needs.
-        let buffer = if let Home::Mapped(_) = home { Portions::mapped_buffer(&tape) } else { buffer };
-        let portions = Portions::new(tape, buffer);
         let room = core::array::from_fn(|memory| (pinned[memory].len() * SECTOR) as u64);
+        let portions = match home {
+            Home::Mapped(_) => Portions::of_mapped(tape, room),
+            Home::Streamed(_) => Portions::new(tape, buffer),
+        };
         let cursor = Cursor::start(&portions);
         let mut placed = Self {
             portions,
