@@ -101,6 +101,9 @@ pub fn single_len(tape: &Tape<'_>) -> usize {
     (row.max(4 * config.dim) + SECTOR - 1).next_multiple_of(SECTOR)
 }
 
+/// All that a model has whose weights are in one memory: the layers, and the classifier where it is the embedding.
+const KNOWN: usize = 2;
+
 /// Weights in their places: norms in memory, as many of the others pinned as there is memory for, and the rest read while
 /// the arithmetic goes on.
 pub struct Placed<'a, S: Source> {
@@ -114,6 +117,8 @@ pub struct Placed<'a, S: Source> {
     cursor: Cursor,
     ahead: Cursor,
     current: Option<(Portion, Place)>,
+    /// The first portions of a file in memory, which need not be found anew for each token.
+    known: [Option<(Portion, Place)>; KNOWN],
     /// Whether some portion is not pinned.
     streams: bool,
     verify: Verify,
@@ -170,6 +175,10 @@ impl<'a, S: Source> Placed<'a, S> {
     /// Makes the portion current that has this row.
     fn bring(&mut self, position: Position) -> Result<(), Error<S::Error>> {
         if matches!(&self.current, Some((portion, _)) if portion.contains(position)) {
+            return Ok(());
+        }
+        if let Some(found) = self.known.iter().flatten().find(|(portion, _)| portion.contains(position)) {
+            self.current = Some(*found);
             return Ok(());
         }
         let (portion, place) = loop {
@@ -237,15 +246,6 @@ impl<'a, S: Source> Placed<'a, S> {
         }
     }
 
-    /// The rows of a matrix from one on that are in the current portion.
-    fn lent(&self, matrix: Matrix, from: usize) -> core::ops::Range<usize> {
-        let config = self.config();
-        let (rows, _) = Tape::shape(config, Tensor::Matrix(matrix));
-        let index = Tape::index(config, Tensor::Matrix(matrix));
-        let lent = self.current.map_or(0..0, |(portion, _)| portion.rows(index, rows));
-        if lent.contains(&from) { from..lent.end } else { from..from }
-    }
-
     /// Makes the portion current that is needed next of some matrices, and finds the rows of each that are in it; empty
     /// ranges say from where on.
     // Not in `lend`, of which there is one for each number of matrices.
@@ -255,48 +255,52 @@ impl<'a, S: Source> Placed<'a, S> {
         matrices: &[Matrix],
         ranges: &mut [core::ops::Range<usize>],
     ) -> Result<(), Error<S::Error>> {
-        let config = *self.config();
-        let mut all = matrices.iter().zip(ranges).map(|(&matrix, range)| {
+        let mut begun = false;
+        for (&matrix, range) in matrices.iter().zip(ranges) {
             let tensor = Tensor::Matrix(matrix);
-            (matrix, Tape::index(&config, tensor), Tape::shape(&config, tensor).0, range)
-        });
-        let Some((mut matrix, tensor, mut rows, mut range)) =
-            all.find(|(_, _, rows, range)| range.start < *rows)
-        else {
-            return Ok(());
-        };
-        self.bring(Position { tensor, row: range.start })?;
-        loop {
-            *range = self.lent(matrix, range.start);
-            if range.start < range.end {
+            let (rows, _) = Tape::shape(self.config(), tensor);
+            if range.start == rows {
+                continue;
+            }
+            let index = Tape::index(self.config(), tensor);
+            if !core::mem::replace(&mut begun, true) {
+                self.bring(Position { tensor: index, row: range.start })?;
+            }
+            let lent = self.current.map_or(0..0, |(portion, _)| portion.rows(index, rows));
+            if !lent.contains(&range.start) {
+                return Ok(());
+            }
+            range.end = lent.end;
+            if self.verifies(index) {
                 self.check(matrix, range)?;
             }
             if range.end < rows {
                 return Ok(());
             }
-            let Some(next) = all.next() else { return Ok(()) };
-            (matrix, _, rows, range) = next;
         }
+        Ok(())
     }
 
     /// Rows of a matrix that are in the current portion.
     #[inline(never)]
     fn rows_in(&self, matrix: Matrix, rows: &core::ops::Range<usize>) -> Result<Rows<'_>, Error<S::Error>> {
-        let tensor = Tensor::Matrix(matrix);
-        let (start, len) = self.span_of(matrix, rows);
-        if len == 0 {
+        if rows.is_empty() {
             return Ok(Rows::default());
         }
-        let (tape, columns) = (self.portions.tape(), Tape::shape(self.config(), tensor).1);
-        rows_of(tensor, tape.entry(tensor).format, columns, self.current_bytes(start, len))
+        let tensor = Tensor::Matrix(matrix);
+        let (_, columns) = Tape::shape(self.config(), tensor);
+        let (start, len) = self.span_of(matrix, rows);
+        rows_of(tensor, self.portions.tape().entry(tensor).format, columns, self.current_bytes(start, len))
             .map_err(Error::Format)
     }
 
     /// Where rows are in the file, and their bytes.
     fn span_of(&self, matrix: Matrix, rows: &core::ops::Range<usize>) -> (u64, usize) {
-        let index = Tape::index(self.config(), Tensor::Matrix(matrix));
-        let [start, end] = [rows.start, rows.end].map(|row| self.portions.place(index, row));
-        (start, (end - start) as usize)
+        let tensor = Tensor::Matrix(matrix);
+        let (_, columns) = Tape::shape(self.config(), tensor);
+        let entry = self.portions.tape().entry(tensor);
+        let [start, end] = [rows.start, rows.end].map(|row| entry.format.bytes(row, columns));
+        (entry.offset + start, (end - start) as usize)
     }
 
     /// Whether what is read now has to be compared with something.
@@ -308,10 +312,7 @@ impl<'a, S: Source> Placed<'a, S> {
     fn check(&mut self, matrix: Matrix, rows: &core::ops::Range<usize>) -> Result<(), Error<S::Error>> {
         let tensor = Tensor::Matrix(matrix);
         let (config, index) = (*self.config(), Tape::index(self.config(), tensor));
-        let Some(expected) = self.portions.tape().entry(tensor).checksum.filter(|_| self.verifies(index))
-        else {
-            return Ok(());
-        };
+        let Some(expected) = self.portions.tape().entry(tensor).checksum else { return Ok(()) };
         if self.hashed.tensor != index {
             self.hasher = Checksum::new();
             self.hashed = Position { tensor: index, row: 0 };

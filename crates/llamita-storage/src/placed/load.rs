@@ -4,7 +4,7 @@ use llamita::format::{Checksum, FormatError};
 use llamita::weights::{Entry, Format, Matrix, Pass, Tape, Tensor};
 use zerocopy::IntoBytes;
 
-use super::{Error, Home, Lent, Placed, Verify, norms_len, read_error, single_len, span};
+use super::{KNOWN, Error, Home, Lent, Placed, Verify, norms_len, read_error, single_len, span};
 use crate::portions::{Cursor, Pinning, Place, Portion, Portions, Position};
 use crate::reader::Span;
 use crate::sector::{SECTOR, bytes, bytes_mut};
@@ -66,6 +66,7 @@ impl<'a, S: Source> Placed<'a, S> {
             cursor,
             ahead: cursor,
             current: None,
+            known: [None; KNOWN],
             streams: false,
             verify,
             verified: 0,
@@ -75,6 +76,12 @@ impl<'a, S: Source> Placed<'a, S> {
             failed_ever: 0,
             repeats: false,
         };
+        if let Home::Mapped(_) = placed.home {
+            let walk = placed.walk();
+            for (known, found) in placed.known.iter_mut().zip(walk) {
+                *known = Some(found);
+            }
+        }
         placed.streams = placed.walk().any(|(_, place)| place == Place::Home);
         let (pinned, embedding) = (placed.pinned_bytes(), tape.bytes(Tensor::Embedding));
         let all = pinned + if tape.entry(Tensor::Embedding).checksum.is_some() { embedding } else { 0 };
