@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 use core::mem::MaybeUninit;
+use core::slice::from_mut;
 
 use super::Aligned;
 use crate::scalar::{self, exp_constants::MAGIC};
@@ -14,27 +15,41 @@ pub(super) fn quantize(x: &[f32], group: usize, values: &mut [i8], scales: &mut 
     if !group.is_multiple_of(STEP) {
         return scalar::quantize(x, group, values, scales, sums);
     }
-    let whole = x.len() / group;
-    let (x, rest) = x.split_at(whole * group);
-    let (values, rest_values) = values.split_at_mut(whole * group);
     let outs = values.chunks_exact_mut(group).zip(scales.iter_mut().zip(sums.iter_mut()));
-    for (x, (values, (scale, sum))) in x.chunks_exact(group).zip(outs) {
-        let inverse;
-        // SAFETY: A group is whole steps, at least one, and aligned as all of them.
-        unsafe {
-            (*scale, inverse) = scalar::quantum(magnitude(x));
-            *sum = round(x, inverse, values);
+    for (x, (values, (scale, sum))) in x.chunks(group).zip(outs) {
+        let (whole, rest) = x.split_at(x.len() / STEP * STEP);
+        // The last group of a row need not be whole: zeros change neither magnitude nor sum.
+        let mut room = Aligned([0.0; STEP]);
+        room.0[..rest.len()].copy_from_slice(rest);
+        // SAFETY: Both are whole steps, at least one, and aligned, as a group is.
+        let most = unsafe {
+            let most = if whole.is_empty() { 0 } else { magnitude(whole) };
+            if rest.is_empty() { most } else { most.max(magnitude(&room.0)) }
+        };
+        if most >= f32::INFINITY.to_bits() {
+            // Zeros may become something else then.
+            scalar::quantize(x, group, values, from_mut(scale), from_mut(sum));
+            continue;
         }
+        let inverse;
+        (*scale, inverse) = scalar::quantum(f32::from_bits(most));
+        *sum = 0;
+        for (x, first) in [(whole, 0), (&room.0[..rest.len().next_multiple_of(STEP)], whole.len())] {
+            if !x.is_empty() {
+                // SAFETY: As above; a group has as many values as all steps of its activations.
+                *sum += unsafe { round(x, inverse, &mut values[first..][..x.len()]) };
+            }
+        }
+        values[x.len().next_multiple_of(STEP)..].fill(0);
     }
-    scalar::quantize(rest, group, rest_values, &mut scales[whole..], &mut sums[whole..]);
 }
 
-/// See [`scalar::magnitude`].
+/// The bits of [`scalar::magnitude`].
 ///
 /// # Safety
 /// `x` is aligned and whole steps, at least one.
 #[inline(always)]
-unsafe fn magnitude(x: &[f32]) -> f32 {
+unsafe fn magnitude(x: &[f32]) -> u32 {
     static SIGN: u32 = 0x7fff_ffff;
     let mut room = Aligned(MaybeUninit::<[u32; 4]>::uninit());
     // SAFETY: Reads the elements, as the caller promises, and writes to the room.
@@ -65,7 +80,7 @@ unsafe fn magnitude(x: &[f32]) -> f32 {
         );
         room.0.assume_init()
     };
-    f32::from_bits(most[0].max(most[1]).max(most[2].max(most[3])))
+    most[0].max(most[1]).max(most[2].max(most[3]))
 }
 
 /// Rounds to the nearest integers, which are then in the low bits of floats; returns their sum.

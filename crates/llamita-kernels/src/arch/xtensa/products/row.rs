@@ -17,6 +17,7 @@ macro_rules! piece {
             piece!("e", $begin, $row), piece!("f", $begin, $row), piece!("g", $begin, $row), piece!("h", $begin, $last),
         )
     };
+    // Sums are the low 32 bits of the unit's; carries into the others do not matter, as few as a piece has.
     ($sum:literal, "sum", $products:expr) => {
         concat!("wur.accx_0 {", $sum, "}\n", $products, "\nrur.accx_0 {", $sum, "}\n")
     };
@@ -187,6 +188,7 @@ macro_rules! by_row {
                         "l32i {n}, {at}, {of_more}",
                         "beqz {n}, 90f",
                         "80:",
+                        "ee.zero.accx",
                         $next,
                         "addi {n}, {n}, -1",
                         "bnez {n}, 80b",
@@ -272,7 +274,7 @@ by_row!(
         "ee.vldbc.32.ip q6, {x}, 4\n",
         "ee.vldbc.32 q7, {x}\n",
         scales!("q0", "q1", "ee.vld.128.ip q1, {w}, 16", "ee.andq q0, q0, q2\nee.andq q1, q1, q2"),
-        "ssai 4",
+        "ssai 4\nee.zero.accx",
     ),
     [
         "beqz {n}, 60f",
