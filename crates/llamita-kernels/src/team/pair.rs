@@ -14,9 +14,8 @@ use super::parts::{Job, Parts};
 
 /// Members, the caller and the helper.
 const MEMBERS: usize = 2;
-/// Parts for each: the cores are alike, but one may wait for memory.
-const PARTS_EACH: usize = 2;
-const PARTS: usize = MEMBERS * PARTS_EACH;
+/// A part for each: the cores are alike, and with small models to cut a step takes as long as to do it.
+const PARTS: usize = MEMBERS;
 
 /// In the gate: a step is open, and the helper is inside. Above them the number of the step.
 const OPEN: u32 = 1;
