@@ -28,17 +28,23 @@ mod check;
 mod command;
 mod decimal;
 mod editor;
+mod either_card;
 mod load;
 mod models;
 mod panel;
 mod place;
 mod port;
+#[cfg(feature = "spi-card")]
+mod spi_card;
 mod stats;
 mod tell;
 mod text;
 
 pub use card::{Card, NoCard};
+pub use either_card::{EitherCard, EitherError};
 pub use panel::Panel;
+#[cfg(feature = "spi-card")]
+pub use spi_card::{CardSpi, SpiCard, SpiCardError};
 
 pub use llamita::{Solo, Team};
 use llamita_storage::Sector;

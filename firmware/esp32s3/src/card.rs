@@ -85,8 +85,9 @@ impl Card {
         // The settings are the host's own.
         let Ok(host) = SdHostController::new(host, Config::default()) else { unreachable!("default settings") };
         let Ok(slot) = HOST.init(host).slot(SlotConfig::default()) else { unreachable!("the first slot") };
-        let slot = slot.with_clk(pins.clock).with_cmd(pins.command).with_data0(pins.data0);
-        let slot = slot.with_data1(pins.data1).with_data2(pins.data2).with_data3(pins.data3);
+        let [data0, data1, data2, data3] = pins.data;
+        let slot = slot.with_clk(pins.clock).with_cmd(pins.command).with_data0(data0);
+        let slot = slot.with_data1(data1).with_data2(data2).with_data3(data3);
         Self { bus: RefCell::new(Bus { slot, bounce: BOUNCED.take(), by_bytes: false }), count: Cell::new(None) }
     }
 

@@ -9,26 +9,32 @@ mod board;
 mod card;
 mod console;
 mod cores;
+mod display;
 mod flash;
 mod memory;
 mod power;
 mod psram;
+mod spi;
 
 use esp_hal::Config;
 use esp_hal::clock::CpuClock;
+use esp_hal::delay::Delay;
 use esp_hal::timer::systimer::{SystemTimer, Unit};
-use llamita_firmware::{Lent, Machine, run};
+use llamita_firmware::{EitherCard, Lent, Machine, Panel, SpiCard, run};
 use llamita_kernels::Pair;
+use llamita_storage::sd::BlockDevice;
 
-use board::CardPins;
 use card::Card;
 use console::Console;
+use display::Display;
+use spi::Bus;
 
 esp_bootloader_esp_idf::esp_app_desc!();
 
 /// The board.
 struct Board {
     console: Console,
+    display: Option<Display>,
 }
 
 impl Machine for Board {
@@ -58,6 +64,10 @@ impl Machine for Board {
         power::feed();
     }
 
+    fn panel(&mut self) -> Option<&mut dyn Panel> {
+        self.display.as_mut().map(|display| display as &mut dyn Panel)
+    }
+
     fn stack() -> Option<(usize, usize)> {
         Some(memory::stack())
     }
@@ -71,7 +81,6 @@ fn main() -> ! {
     memory::paint_stack();
     power::guard(p.RTC_TIMER);
     let console = Console::start(p.UART0, p.USB_DEVICE, p.GPIO43, p.GPIO44);
-    let mut board = Board { console };
 
     // The flash first: PSRAM takes the addresses behind all that is mapped.
     let mapped = flash::model(p.FLASH, board::MODEL_PARTITION);
@@ -79,15 +88,14 @@ fn main() -> ! {
     if board::BOTH_CORES {
         cores::start(p.CPU_CTRL);
     }
-    let pins = CardPins {
-        clock: p.GPIO39,
-        command: p.GPIO38,
-        data0: p.GPIO40,
-        data1: p.GPIO41,
-        data2: p.GPIO42,
-        data3: p.GPIO21,
-    };
-    let card = Card::new(p.SDHOST, pins);
+    let (card_pins, bus_pins, display_pins) = board::pins!(p);
+    let (bus, place) = Bus::start(p.SPI2, p.DMA_CH0, bus_pins);
+    let card = SpiCard::new(place, Delay::new());
+    // Before anyone else uses the bus: until it is told to use SPI, a card takes all for commands.
+    let _ = card.num_blocks();
+    let display = display::start(bus, display_pins);
+    let card = EitherCard::new(Card::new(p.SDHOST, card_pins), card);
+    let mut board = Board { console, display };
 
     run(&mut board, Lent { memory: memory::arena(), more, mapped }, Some(&card));
     power::end(&mut board.console)

@@ -3,6 +3,7 @@
 use core::convert::Infallible;
 
 use embedded_hal::spi::{ErrorType, Operation, SpiDevice};
+use llamita_firmware::CardSpi;
 
 use crate::spi::Spi;
 
@@ -47,5 +48,15 @@ impl SpiDevice for Emulated {
             }
         }
         Ok(())
+    }
+}
+
+impl CardSpi for Emulated {
+    fn wake(&mut self) -> Result<(), Infallible> {
+        self.spi.wake()
+    }
+
+    fn speed_up(&mut self) {
+        self.spi.speed_up();
     }
 }

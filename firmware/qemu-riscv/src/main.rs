@@ -4,7 +4,6 @@
 #![no_std]
 #![no_main]
 
-mod card;
 mod clock;
 mod emulated;
 mod spi;
@@ -13,11 +12,8 @@ mod uart;
 
 use core::ops::Range;
 
-use card::Restarted;
-use embedded_sdmmc::SdCard;
-use embedded_sdmmc::sdcard::spi::AcquireOpts;
 use emulated::Emulated;
-use llamita_firmware::{Lent, Machine, Solo, run};
+use llamita_firmware::{Lent, Machine, Solo, SpiCard, run};
 use llamita_qemu::{flash, memory};
 use spi::Spi;
 use uart::Uart;
@@ -59,9 +55,7 @@ const FLASH: Range<usize> = 0x8020_0000..0x8040_0000;
 /// What the board does, once memory and stack are as Rust wants them.
 extern "C" fn main() -> ! {
     let mut board = Board { console: Uart::start() };
-    // Without a card each of the two tries takes long.
-    let options = AcquireOpts { use_crc: true, acquire_retries: 1 };
-    let card = Restarted(SdCard::new_with_options(Emulated::new(Spi::start()), clock::Clock, options));
+    let card = SpiCard::new(Emulated::new(Spi::start()), clock::Clock);
     // SAFETY: The board has memory there, the linker script leaves it alone, and no program can write to it any more.
     let mapped = unsafe { flash::model(FLASH) };
     let lent = Lent { memory: memory::arena(), more: &mut [], mapped };

@@ -5,6 +5,7 @@ use core::convert::Infallible;
 
 use embedded_hal::delay::DelayNs;
 use embedded_hal::spi::{ErrorType, Operation, SpiDevice};
+use llamita_firmware::CardSpi;
 use llamita_qemu::Register;
 
 use crate::clock::Clock;
@@ -44,16 +45,11 @@ const HALF_CLOCK: u32 = 250_000_000;
 pub struct Spi(());
 
 impl Spi {
-    /// Prepares the unit, and the card: it listens after 74 clocks without being selected, no faster than 400 kHz.
+    /// Prepares the unit.
     pub fn start() -> Self {
         FORMAT.write(BYTES);
-        CLOCK_DIVIDER.write(HALF_CLOCK / 400_000 - 1);
-        CHIP_SELECT.write(OFF);
-        let mut spi = Self(());
-        spi.exchange(10, |_| IDLE, |_, _| ());
         CHIP_SELECT.write(AUTO);
-        CLOCK_DIVIDER.write(HALF_CLOCK / 20_000_000 - 1);
-        spi
+        Self(())
     }
 
     /// Sends bytes, and takes as many.
@@ -74,6 +70,20 @@ impl Spi {
             }
             done = end;
         }
+    }
+}
+
+impl CardSpi for Spi {
+    fn wake(&mut self) -> Result<(), Infallible> {
+        CLOCK_DIVIDER.write(HALF_CLOCK / 400_000 - 1);
+        CHIP_SELECT.write(OFF);
+        self.exchange(10, |_| IDLE, |_, _| ());
+        CHIP_SELECT.write(AUTO);
+        Ok(())
+    }
+
+    fn speed_up(&mut self) {
+        CLOCK_DIVIDER.write(HALF_CLOCK / 20_000_000 - 1);
     }
 }
 
