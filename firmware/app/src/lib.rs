@@ -42,7 +42,7 @@ mod text;
 
 pub use card::{Card, NoCard};
 pub use either_card::{EitherCard, EitherError};
-pub use panel::Panel;
+pub use panel::{Paced, Panel};
 #[cfg(feature = "spi-card")]
 pub use spi_card::{CardSpi, SpiCard, SpiCardError};
 

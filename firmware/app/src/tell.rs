@@ -144,6 +144,7 @@ impl<M: Machine, C: Card> App<'_, '_, M, C> {
                 };
                 if let Some(panel) = port.panel() {
                     panel.status(speed::<M>(passes as u32, stats.decode), new_tokens as u32);
+                    panel.finish();
                 }
                 self.last = Some(stats);
                 self.tell_stats(if way.aloud { "end" } else { "bench" });
@@ -192,6 +193,9 @@ impl<M: Machine> Telling<'_, '_, '_, M> {
             self.add(token);
         }
         self.close();
+        if let Some(panel) = self.port.panel() {
+            panel.finish();
+        }
     }
 
     fn token(&mut self, token: u32) {

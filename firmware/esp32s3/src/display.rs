@@ -21,7 +21,8 @@ const _: () = {
     let (width, height) = board::DISPLAY_SIZE;
     let (x, y) = board::DISPLAY_OFFSET;
     let (columns, rows) = Controller::FRAMEBUFFER_SIZE;
-    assert!(width > 0 && height > 0 && x + width <= columns && y + height <= rows, "the controller has fewer pixels");
+    assert!(width > 0 && height > 0, "a display has pixels");
+    assert!(x + width <= columns && y + height <= rows, "the controller has fewer pixels");
 };
 
 /// The display, in colours of 16 bits.

@@ -20,7 +20,7 @@ use esp_hal::Config;
 use esp_hal::clock::CpuClock;
 use esp_hal::delay::Delay;
 use esp_hal::timer::systimer::{SystemTimer, Unit};
-use llamita_firmware::{EitherCard, Lent, Machine, Panel, SpiCard, run};
+use llamita_firmware::{EitherCard, Lent, Machine, Paced, Panel, SpiCard, run};
 use llamita_kernels::Pair;
 use llamita_storage::sd::BlockDevice;
 
@@ -34,7 +34,7 @@ esp_bootloader_esp_idf::esp_app_desc!();
 /// The board.
 struct Board {
     console: Console,
-    display: Option<Display>,
+    display: Option<Paced<Display>>,
 }
 
 impl Machine for Board {
@@ -93,7 +93,7 @@ fn main() -> ! {
     let card = SpiCard::new(place, Delay::new());
     // Before anyone else uses the bus: until it is told to use SPI, a card takes all for commands.
     let _ = card.num_blocks();
-    let display = display::start(bus, display_pins);
+    let display = display::start(bus, display_pins).map(|display| Paced::new(display, Board::ticks));
     let card = EitherCard::new(Card::new(p.SDHOST, card_pins), card);
     let mut board = Board { console, display };
 

@@ -71,7 +71,11 @@ fn at(clock: Rate) -> Config {
 
 impl Bus {
     /// The bus, and the place for a card at it.
-    pub fn start(unit: SPI2<'static>, channel: DMA_CH0<'static>, pins: BusPins) -> (&'static Shared, CardDevice) {
+    pub fn start(
+        unit: SPI2<'static>,
+        channel: DMA_CH0<'static>,
+        pins: BusPins,
+    ) -> (&'static Shared, CardDevice) {
         static BUS: StaticCell<Shared> = StaticCell::new();
         let config = at(START);
         // Without a card the line is high, as if one had nothing to say.
@@ -79,7 +83,9 @@ impl Bus {
         // The clock is one that the unit's can be divided to.
         let Ok(unit) = Spi::new(unit, config) else { unreachable!("{START}") };
         let unit = unit.with_sck(pins.clock).with_mosi(pins.out).with_miso(back).with_dma(channel);
-        let (Ok(rx), Ok(tx)) = (dma_rx_buffer!(SECTOR), dma_tx_buffer!(SECTOR)) else { unreachable!("a sector") };
+        let (Ok(rx), Ok(tx)) = (dma_rx_buffer!(SECTOR), dma_tx_buffer!(SECTOR)) else {
+            unreachable!("a sector")
+        };
         let bus = Self { idle: Some((unit, rx, tx)), config };
         let bus: &Shared = BUS.init(NoopMutex::new(RefCell::new(bus)));
         let select = Output::new(pins.card, Level::High, OutputConfig::default());
