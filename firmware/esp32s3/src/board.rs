@@ -7,12 +7,13 @@
 //! | ST7789 display | SCL 12, SDA 11, CS 9, DC 8, RST 18, backlight 17 |
 //! | or: SD card by SPI, on the display's bus | CLK 12, MOSI 11, MISO 13, CS 10 |
 //!
-//! 19 and 20 are USB, 26 to 37 flash and octal PSRAM. What is not there does no harm: nobody waits for a display, and both
-//! places for a card are looked at when one is asked for.
+//! 19 and 20 are USB, 26 to 37 flash and octal PSRAM. What is not there does no harm: nobody waits for a display, and where
+//! a card is asked for, the SDMMC host is tried first, then SPI.
 
 use esp_hal::gpio::AnyPin;
 use esp_hal::peripherals as p;
 use esp_hal::psram::SpiRamFreq;
+use esp_hal::spi::Mode;
 use esp_hal::time::{Duration, Rate};
 use mipidsi::models::ST7789;
 use mipidsi::options::{ColorInversion, ColorOrder, Orientation, Rotation};
@@ -95,7 +96,7 @@ macro_rules! pins {
 pub(crate) use pins;
 
 /// Whether a display is driven. Nothing tells whether one is there; without one, this costs a third of a second at the
-/// start and some hundred microseconds a token.
+/// start and a twentieth of a story's rate at most.
 pub const DISPLAY: bool = true;
 /// The controller of the display: any of `mipidsi`'s models with colours of 16 bits.
 pub type Controller = ST7789;
@@ -114,6 +115,9 @@ pub const COLOR_ORDER: ColorOrder = ColorOrder::Rgb;
 pub const COLOR_INVERSION: ColorInversion = ColorInversion::Inverted;
 /// Clock of the bus to the display. An ST7789 takes 62 MHz by its data sheet; wires on a breadboard may take 20.
 pub const DISPLAY_CLOCK: Rate = Rate::from_mhz(40);
+
+/// When the bus's clock is at rest and which of its edges counts. Modules whose CS is wired to ground inside want mode 3.
+pub const DISPLAY_MODE: Mode = Mode::_0;
 
 /// Clock of the bus to a card that has started. Any card takes up to 25 MHz; what comes of it is 80 MHz divided by an
 /// integer.

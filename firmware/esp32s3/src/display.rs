@@ -11,7 +11,7 @@ use mipidsi::models::Model;
 use static_cell::ConstStaticCell;
 
 use crate::board::{self, Controller, DisplayPins};
-use crate::spi::{Bus, Device, Shared};
+use crate::spi::{self, Device, Shared};
 
 /// Bytes of pixels that are gathered before they are sent: a character, or most of one.
 const BATCH: usize = 256;
@@ -37,7 +37,11 @@ pub fn start(bus: &'static Shared, pins: DisplayPins) -> Option<Display> {
     }
     let output = |pin: AnyPin<'static>, level| Output::new(pin, level, OutputConfig::default());
     let mut light = output(pins.light, Level::Low);
-    let device = Bus::device(bus, output(pins.select, Level::High), board::DISPLAY_CLOCK);
+    let device = Device::new(
+        bus,
+        output(pins.select, Level::High),
+        spi::at(board::DISPLAY_CLOCK).with_mode(board::DISPLAY_MODE),
+    );
     let interface = SpiInterface::new(device, output(pins.data, Level::Low), PIXELS.take());
     let (width, height) = board::DISPLAY_SIZE;
     let (x, y) = board::DISPLAY_OFFSET;

@@ -65,7 +65,7 @@ impl embedded_hal::spi::Error for Fault {
 }
 
 /// The settings of a clock. What is not a block goes without DMA.
-fn at(clock: Rate) -> Config {
+pub fn at(clock: Rate) -> Config {
     Config::default().with_frequency(clock).with_min_async_transfer_size(usize::MAX)
 }
 
@@ -89,12 +89,7 @@ impl Bus {
         let bus = Self { idle: Some((unit, rx, tx)), config };
         let bus: &Shared = BUS.init(NoopMutex::new(RefCell::new(bus)));
         let select = Output::new(pins.card, Level::High, OutputConfig::default());
-        (bus, CardDevice { bus, device: Self::device(bus, select, START) })
-    }
-
-    /// A device at the bus, with a clock of its own.
-    pub fn device(bus: &'static Shared, select: Output<'static>, clock: Rate) -> Device {
-        Device::new(bus, select, at(clock))
+        (bus, CardDevice { bus, device: Device::new(bus, select, config) })
     }
 
     fn unit(&mut self) -> Result<&mut SpiDma<'static, Blocking>, Fault> {

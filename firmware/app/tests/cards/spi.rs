@@ -155,7 +155,11 @@ impl SpiDevice for Spi {
     fn transaction(&mut self, operations: &mut [Operation<'_, u8>]) -> Result<(), Infallible> {
         for operation in operations {
             match operation {
-                Operation::Write(sent) => sent.iter().for_each(|&byte| drop(self.send(byte))),
+                Operation::Write(sent) => {
+                    for &byte in *sent {
+                        self.send(byte);
+                    }
+                }
                 Operation::Transfer(taken, sent) => {
                     taken.iter_mut().zip(*sent).for_each(|(taken, &byte)| *taken = self.send(byte));
                 }
