@@ -96,7 +96,7 @@ macro_rules! pins {
 pub(crate) use pins;
 
 /// Whether a display is driven. Nothing tells whether one is there; without one, this costs a third of a second at the
-/// start and a twentieth of a story's rate at most.
+/// start, and the smallest models a twentieth of their rate.
 pub const DISPLAY: bool = true;
 /// The controller of the display: any of `mipidsi`'s models with colours of 16 bits.
 pub type Controller = ST7789;
