@@ -101,8 +101,8 @@ pub fn single_len(tape: &Tape<'_>) -> usize {
     (row.max(4 * config.dim) + SECTOR - 1).next_multiple_of(SECTOR)
 }
 
-/// All that a model has whose weights are in one memory: the layers, and the classifier where it is the embedding.
-const KNOWN: usize = 2;
+/// All of a small model, whose products take no longer than it takes to find a portion.
+const KNOWN: usize = 32;
 
 /// Weights in their places: norms in memory, as many of the others pinned as there is memory for, and the rest read while
 /// the arithmetic goes on.

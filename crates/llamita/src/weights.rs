@@ -344,6 +344,8 @@ impl<'a> Tape<'a> {
     }
 
     /// Where a tensor of this model lies.
+    // Callers want a part of it, and a call would copy all.
+    #[inline(always)]
     pub fn entry(&self, tensor: Tensor) -> Entry {
         self.entries[Self::index(&self.config, tensor)]
     }

@@ -4,7 +4,7 @@ use llamita::format::{Checksum, FormatError};
 use llamita::weights::{Entry, Format, Matrix, Pass, Tape, Tensor};
 use zerocopy::IntoBytes;
 
-use super::{KNOWN, Error, Home, Lent, Placed, Verify, norms_len, read_error, single_len, span};
+use super::{Error, Home, KNOWN, Lent, Placed, Verify, norms_len, read_error, single_len, span};
 use crate::portions::{Cursor, Pinning, Place, Portion, Portions, Position};
 use crate::reader::Span;
 use crate::sector::{SECTOR, bytes, bytes_mut};

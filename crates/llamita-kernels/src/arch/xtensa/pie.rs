@@ -7,6 +7,7 @@
 
 mod attention;
 mod floats;
+mod functions;
 mod products;
 mod quantize;
 
@@ -14,7 +15,8 @@ use crate::quantized::{Input, Quantized, QuantizedRows};
 use crate::{Panel, Rows, scalar, words};
 
 pub(crate) use attention::attention;
-pub(crate) use scalar::{between, dot, mass_above, max, rope, scale, softmax, sum_of_squares, swiglu};
+pub(crate) use functions::swiglu;
+pub(crate) use scalar::{between, dot, mass_above, max, rope, scale, softmax, sum_of_squares};
 
 /// See [`crate::Kernels::matmul`].
 pub(crate) fn matmul(w: Rows<'_>, x: Input<'_>, out: Panel<'_>, add: bool) {

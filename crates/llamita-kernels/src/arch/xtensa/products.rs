@@ -146,7 +146,10 @@ fn blocks<P: Products>(w: QuantizedRows<'_>, x: Quantized<'_>, mut out: Panel<'_
             frame.x = x.values.as_ptr().wrapping_add(token * w.padded);
             frame.x_scales = x.scales.as_ptr().wrapping_add(token * groups);
             frame.x_sums = x.sums.as_ptr().wrapping_add(token * groups);
-            let out = out.row_mut(token)[block * BLOCK_ROWS..].chunks_mut(step * BLOCK_ROWS).next().unwrap_or_default();
+            let out = out.row_mut(token)[block * BLOCK_ROWS..]
+                .chunks_mut(step * BLOCK_ROWS)
+                .next()
+                .unwrap_or_default();
             // SAFETY: `Kernels` checked the lengths, of blocks and for each token, and `Pie` the alignment, which is that of
             // every block and token, as they are of whole runs.
             let mut of_blocks = |w, count, out| unsafe { P::blocks(&mut frame, w, count, out) };
@@ -183,14 +186,34 @@ macro_rules! scales {
     };
     ($low:literal, $high:literal, $load:expr, $mask:expr) => {
         concat!(
-            $load, "\n",
-            "ee.zero.q ", $low, "\n",
-            "ee.vzip.16 ", $low, ", ", $high, "\n",
-            "ee.vsr.32 ", $low, ", ", $low, "\n",
-            "ee.vsr.32 ", $high, ", ", $high, "\n",
-            $mask, "\n",
-            "ee.vst.128.ip ", $low, ", {at}, 16\n",
-            "ee.vst.128.ip ", $high, ", {at}, -16\n",
+            $load,
+            "\n",
+            "ee.zero.q ",
+            $low,
+            "\n",
+            "ee.vzip.16 ",
+            $low,
+            ", ",
+            $high,
+            "\n",
+            "ee.vsr.32 ",
+            $low,
+            ", ",
+            $low,
+            "\n",
+            "ee.vsr.32 ",
+            $high,
+            ", ",
+            $high,
+            "\n",
+            $mask,
+            "\n",
+            "ee.vst.128.ip ",
+            $low,
+            ", {at}, 16\n",
+            "ee.vst.128.ip ",
+            $high,
+            ", {at}, -16\n",
         )
     };
 }

@@ -15,33 +15,45 @@ pub(super) fn quantize(x: &[f32], group: usize, values: &mut [i8], scales: &mut 
     if !group.is_multiple_of(STEP) {
         return scalar::quantize(x, group, values, scales, sums);
     }
+    let whole = x.len() / group;
+    let (x, rest) = x.split_at(whole * group);
+    let (values, rest_values) = values.split_at_mut(whole * group);
     let outs = values.chunks_exact_mut(group).zip(scales.iter_mut().zip(sums.iter_mut()));
-    for (x, (values, (scale, sum))) in x.chunks(group).zip(outs) {
-        let (whole, rest) = x.split_at(x.len() / STEP * STEP);
-        // The last group of a row need not be whole: zeros change neither magnitude nor sum.
-        let mut room = Aligned([0.0; STEP]);
-        room.0[..rest.len()].copy_from_slice(rest);
-        // SAFETY: Both are whole steps, at least one, and aligned, as a group is.
-        let most = unsafe {
-            let most = if whole.is_empty() { 0 } else { magnitude(whole) };
-            if rest.is_empty() { most } else { most.max(magnitude(&room.0)) }
-        };
-        if most >= f32::INFINITY.to_bits() {
-            // Zeros may become something else then.
-            scalar::quantize(x, group, values, from_mut(scale), from_mut(sum));
-            continue;
-        }
+    for (x, (values, (scale, sum))) in x.chunks_exact(group).zip(outs) {
         let inverse;
-        (*scale, inverse) = scalar::quantum(f32::from_bits(most));
-        *sum = 0;
-        for (x, first) in [(whole, 0), (&room.0[..rest.len().next_multiple_of(STEP)], whole.len())] {
-            if !x.is_empty() {
-                // SAFETY: As above; a group has as many values as all steps of its activations.
-                *sum += unsafe { round(x, inverse, &mut values[first..][..x.len()]) };
-            }
+        // SAFETY: A group is whole steps, at least one, and aligned as all of them.
+        unsafe {
+            (*scale, inverse) = scalar::quantum(f32::from_bits(magnitude(x)));
+            *sum = round(x, inverse, values);
         }
-        values[x.len().next_multiple_of(STEP)..].fill(0);
     }
+    if let ([_, ..], Some(scale), Some(sum)) = (rest, scales.get_mut(whole), sums.get_mut(whole)) {
+        part_of_group(rest, rest_values, scale, sum);
+    }
+}
+
+/// The last group of a row, filled up with zeros, which change neither magnitude nor sum.
+#[inline(never)]
+fn part_of_group(x: &[f32], values: &mut [i8], scale: &mut f32, sum: &mut i32) {
+    let (whole, rest) = x.split_at(x.len() / STEP * STEP);
+    let mut room = Aligned([0.0; STEP]);
+    room.0[..rest.len()].copy_from_slice(rest);
+    // SAFETY: Both are whole steps, at least one, and aligned as a group is.
+    let most = unsafe { if whole.is_empty() { 0 } else { magnitude(whole) }.max(magnitude(&room.0)) };
+    if most >= f32::INFINITY.to_bits() {
+        // Zeros may become something else then.
+        return scalar::quantize(x, values.len(), values, from_mut(scale), from_mut(sum));
+    }
+    let inverse;
+    (*scale, inverse) = scalar::quantum(f32::from_bits(most));
+    *sum = 0;
+    for (x, first) in [(whole, 0), (&room.0[..rest.len().next_multiple_of(STEP)], whole.len())] {
+        if !x.is_empty() {
+            // SAFETY: As above; a group has as many values as all steps of its activations.
+            *sum += unsafe { round(x, inverse, &mut values[first..][..x.len()]) };
+        }
+    }
+    values[x.len().next_multiple_of(STEP)..].fill(0);
 }
 
 /// The bits of [`scalar::magnitude`].

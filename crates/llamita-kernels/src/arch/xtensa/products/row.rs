@@ -12,9 +12,16 @@ use super::{BIAS, Frame, Products};
 macro_rules! piece {
     ($load:literal, $begin:tt, $row:expr, $last:expr) => {
         concat!(
-            $load, "\n",
-            piece!("a", $begin, $row), piece!("b", $begin, $row), piece!("c", $begin, $row), piece!("d", $begin, $row),
-            piece!("e", $begin, $row), piece!("f", $begin, $row), piece!("g", $begin, $row), piece!("h", $begin, $last),
+            $load,
+            "\n",
+            piece!("a", $begin, $row),
+            piece!("b", $begin, $row),
+            piece!("c", $begin, $row),
+            piece!("d", $begin, $row),
+            piece!("e", $begin, $row),
+            piece!("f", $begin, $row),
+            piece!("g", $begin, $row),
+            piece!("h", $begin, $last),
         )
     };
     // Sums are the low 32 bits of the unit's; carries into the others do not matter, as few as a piece has.
@@ -156,11 +163,7 @@ macro_rules! product {
         )
     };
     ($sum:literal, $scale:literal, $t:literal, $multiply:expr) => {
-        concat!(
-            "float.s ", $t, ", {", $sum, "}, 0\n",
-            "mul.s ", $scale, ", ", $scale, ", f15\n",
-            $multiply
-        )
+        concat!("float.s ", $t, ", {", $sum, "}, 0\n", "mul.s ", $scale, ", ", $scale, ", f15\n", $multiply)
     };
 }
 
