@@ -5,7 +5,7 @@ use std::path::Path;
 
 use llamita_storage::simulate::Faults;
 use llamita_storage::{Board, Cycles, MEMORIES, Medium, Memory};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::units::size;
@@ -35,6 +35,9 @@ struct Description {
     about: String,
     clock_mhz: f64,
     cores: usize,
+    /// Where the cycles below are instructions that were counted.
+    #[serde(default = "one")]
+    cycles_per_instruction: f64,
     cycles_per_mac: CyclesPerMac,
     cycles: OtherCycles,
     memory: Vec<MemoryDescription>,
@@ -49,13 +52,25 @@ struct CyclesPerMac {
     f16: f64,
     q8: f64,
     q4: f64,
+    group: Option<f64>,
+    row: Option<f64>,
 }
 
+/// What is not there follows from floats.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OtherCycles {
     float: f64,
     exp: f64,
+    round: Option<f64>,
+    angle: Option<f64>,
+    logit: Option<f64>,
+    step: Option<f64>,
+    cached: Option<f64>,
+    position: Option<f64>,
+    head: Option<f64>,
+    keep: Option<f64>,
+    norm: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -68,6 +83,10 @@ struct MemoryDescription {
     read_only: bool,
     #[serde(default = "yes")]
     dma: bool,
+}
+
+const fn one() -> f64 {
+    1.0
 }
 
 const fn yes() -> bool {
@@ -92,7 +111,7 @@ struct StorageDescription {
     corrupt: f64,
 }
 
-/// Bytes, as a number or as a text such as "320k".
+/// Bytes, as a number or as a text such as "229k".
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Size {
@@ -124,6 +143,48 @@ pub struct NamedBoard {
     pub storages: Vec<NamedStorage>,
     /// The memories alone.
     plain: Vec<Memory>,
+    /// All that it is described by.
+    pub figures: Vec<Figure>,
+}
+
+/// A figure of a board as it is described, with where it comes from.
+#[derive(Clone, Serialize)]
+pub struct Figure {
+    /// The part that it belongs to: a kind, and a name where there are several of them.
+    pub part: String,
+    /// What it is called.
+    pub name: String,
+    /// The figure itself.
+    pub value: String,
+    /// The comment beside it.
+    pub source: String,
+}
+
+/// The figures of a description that has been understood, a line each.
+fn figures(text: &str) -> Vec<Figure> {
+    let mut figures: Vec<Figure> = Vec::new();
+    let (mut kind, mut part) = ("", String::new());
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        if let Some(heading) = line.strip_prefix('[') {
+            kind = heading.trim_start_matches('[').split(']').next().unwrap_or_default();
+            part = kind.replace('_', " ");
+            continue;
+        }
+        let Some((name, rest)) = line.split_once('=') else { continue };
+        let (name, rest) = (name.trim(), rest.trim());
+        let quoted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
+        let (value, rest) = quoted.unwrap_or_else(|| rest.split_at(rest.find('#').unwrap_or(rest.len())));
+        match name {
+            "name" if !kind.is_empty() => part = format!("{kind} {value}"),
+            "name" | "about" => (),
+            _ => {
+                let source = rest.trim().trim_start_matches('#').trim();
+                let [name, value, source] = [name, value.trim(), source].map(str::to_owned);
+                figures.push(Figure { part: part.clone(), name, value, source });
+            }
+        }
+    }
+    figures
 }
 
 /// A memory with its name.
@@ -183,7 +244,9 @@ impl NamedBoard {
         };
         count("cores", found.cores, 1024)?;
         count("[[memory]]", found.memory.len(), MEMORIES)?;
-        let cycles = |name: &str, number| positive(&format!("cycles of {name}"), number);
+        let each = positive("cycles_per_instruction", found.cycles_per_instruction)?;
+        let cycles =
+            |name: &str, number| positive(&format!("cycles of {name}"), number).map(|cycles| each * cycles);
         let mut memories = Vec::new();
         for memory in found.memory {
             let of = |what: &str| format!("{what} of memory {}", memory.name);
@@ -230,18 +293,36 @@ impl NamedBoard {
             }
             storages.push(NamedStorage { name: storage.name, about: storage.about, medium, faults });
         }
-        let cycles = Cycles {
-            f32: cycles("f32", found.cycles_per_mac.f32)?,
-            f16: cycles("f16", found.cycles_per_mac.f16)?,
-            q8: cycles("q8", found.cycles_per_mac.q8)?,
-            q4: cycles("q4", found.cycles_per_mac.q4)?,
-            float: cycles("float", found.cycles.float)?,
-            exp: cycles("exp", found.cycles.exp)?,
+        let cycles = {
+            let CyclesPerMac { f32, f16, q8, q4, group, row } = found.cycles_per_mac;
+            let OtherCycles { float, exp, round, angle, logit, step, cached, position, head, keep, norm } =
+                found.cycles;
+            let of_weights = [cycles("f32", f32)?, cycles("f16", f16)?, cycles("q8", q8)?, cycles("q4", q4)?];
+            let mut all = Cycles::new(of_weights, cycles("float", float)?, cycles("exp", exp)?);
+            for (name, known, found) in [
+                ("group", &mut all.group, group),
+                ("row", &mut all.row, row),
+                ("round", &mut all.round, round),
+                ("angle", &mut all.angle, angle),
+                ("logit", &mut all.logit, logit),
+                ("step", &mut all.step, step),
+                ("cached", &mut all.cached, cached),
+                ("position", &mut all.position, position),
+                ("head", &mut all.head, head),
+                ("keep", &mut all.keep, keep),
+                ("norm", &mut all.norm, norm),
+            ] {
+                if let Some(found) = found {
+                    *known = cycles(name, found)?;
+                }
+            }
+            all
         };
         let plain = memories.iter().map(|memory| memory.memory).collect();
         let (name, about, cores) = (found.name, found.about, found.cores);
         let clock = 1e6 * positive("clock_mhz", found.clock_mhz)?;
-        Ok(Self { name, about, clock, cores, cycles, memories, storages, plain })
+        let figures = figures(text);
+        Ok(Self { name, about, clock, cores, cycles, memories, storages, plain, figures })
     }
 
     /// Leaves no more memory to a model than this: what can be written of the fastest first.
@@ -313,14 +394,16 @@ mod tests {
         for (change, with, text) in [
             ("cores = 2 ", "cores = 0 ", "0 of cores, expected 1 to 1024"),
             ("clock_mhz = 240", "clock_mhz = -1", "clock_mhz is -1, expected a number from 0.001"),
-            ("size = \"320k\"", "size = \"many\"", "size of memory SRAM: expected"),
-            ("q8 = 0.6", "q8 = nan", "cycles of q8 is NaN"),
+            ("size = \"229k\"", "size = \"many\"", "size of memory SRAM: expected"),
+            ("q8 = 0.068", "q8 = nan", "cycles of q8 is NaN"),
+            ("step = 3650", "step = -1", "cycles of step is -1"),
+            ("instruction = 1.25", "instruction = 0", "cycles_per_instruction is 0"),
             ("best_read = \"32k\"", "best_read = 0", "best_read of storage sdmmc4 is 0"),
             ("latency_us = 500", "latency_us = inf", "latency_us of storage sdmmc4 is inf"),
             ("cores = 2 ", "colour = 2 ", "unknown field `colour`"),
             ("[[memory]]", "[[memories]]", "unknown field `memories`"),
             ("mb_per_s = 1919", "mb_per_s = 19", "expected the fastest first"),
-            ("size = \"320k\"", "size = \"320k\"\nread_only = true", "can be written"),
+            ("size = \"229k\"", "size = \"229k\"\nread_only = true", "can be written"),
         ] {
             let bad = good.replacen(change, with, 1);
             assert_ne!(bad, good, "{change}");
@@ -331,10 +414,34 @@ mod tests {
     }
 
     #[test]
+    fn figures_are_told_with_their_sources() {
+        let text = "name = \"a\" # R: x\ncores = 2# I: y = 3\n[cycles]\n# c = 1\nfloat = 5 \n\
+                    [[memory]]\nname = \"RAM # 1\"\nsize = \"1 # k\"  # R: # z";
+        let found: Vec<_> = figures(text)
+            .into_iter()
+            .map(|Figure { part, name, value, source }| [part, name, value, source])
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ["", "cores", "2", "I: y = 3"],
+                ["cycles", "float", "5", ""],
+                ["memory RAM # 1", "size", "1 # k", "R: # z"]
+            ]
+        );
+        // Of all that there is: a line each.
+        for (name, text) in ALL {
+            let lines = text.lines().filter(|line| line.contains("# R: ") || line.contains("# I: ")).count();
+            let figures = figures(text).into_iter().filter(|figure| !figure.source.is_empty());
+            assert_eq!(figures.count(), lines, "{name}");
+        }
+    }
+
+    #[test]
     fn less_memory_is_the_fastest() {
         let mut board = NamedBoard::parse(ALL[0].1).unwrap();
         board.limit(400 << 10);
         let sizes: Vec<_> = board.memories.iter().map(|memory| memory.memory.size >> 10).collect();
-        assert_eq!(sizes, [320, 80, 14 << 10]);
+        assert_eq!(sizes, [229, 171, 14 << 10]);
     }
 }

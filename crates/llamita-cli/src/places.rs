@@ -17,9 +17,14 @@ const MAX_BATCH: usize = 32;
 
 /// A machine with so much memory whose files are read as fast as it can.
 pub const fn this_machine(memory: &[Memory; 1]) -> Board<'_> {
-    let cycles = llamita_storage::Cycles { f32: 1.0, f16: 1.0, q8: 1.0, q4: 1.0, float: 1.0, exp: 1.0 };
     let storage = Medium { rate: 1e9, latency: 1e-4, best_read: 256 << 10, overlap: true };
-    Board { clock: 1e9, cores: 1, cycles, memories: memory, storage: Some(storage) }
+    Board {
+        clock: 1e9,
+        cores: 1,
+        cycles: llamita_storage::Cycles::ONE,
+        memories: memory,
+        storage: Some(storage),
+    }
 }
 
 /// Bytes of all memories that can be written.
@@ -36,6 +41,8 @@ pub struct Wanted<'t> {
     pub file: u64,
     /// Bytes of all else that has to be in memory.
     pub other: u64,
+    /// Bytes of these that need not where the file is in memory already: its header.
+    pub header: u64,
     /// Longest text.
     pub context: usize,
     /// How keys and values are kept.
@@ -48,16 +55,20 @@ pub struct Wanted<'t> {
     pub pin: bool,
 }
 
-/// Places a model on a board, with passes of as many tokens as take no more than a sixteenth of its memory beside what one
-/// takes, or of fewer where the model has no place then; the inner error is that of the plan.
+/// Places a model on a board, with passes of as many tokens as take no more than a sixteenth of the memory beside what one
+/// takes: of the fastest, if that has room for it. They are fewer where the model has no place then; the inner error is that of the plan.
 pub fn plan(
     wanted: &Wanted<'_>,
     board: &Board<'_>,
 ) -> Result<std::result::Result<(Capacity, Plan), PlanError>> {
-    let &Wanted { tape, file, other, context, cache, logits, in_place, pin } = wanted;
+    let &Wanted { tape, file, other, header, context, cache, logits, in_place, pin } = wanted;
+    let in_flash = in_place && board.memories.iter().any(|memory| memory.read_only && memory.size >= file);
+    let other = if in_flash { other.saturating_sub(header) } else { other };
     let with = |batch| Capacity { context, batch, logits, cache };
     let bytes = |batch| Ok::<_, Error>(4 * state_len(tape.config(), with(batch))? as u64);
-    let limit = bytes(logits)? + writable(board) / 16;
+    let least = bytes(logits)?;
+    let fastest = board.memories.first().map_or(0, |memory| memory.size);
+    let limit = least + if least <= fastest { fastest } else { writable(board) } / 16;
     let mut batch = MAX_BATCH.max(logits);
     while batch > logits && bytes(batch)? > limit {
         batch -= 1;

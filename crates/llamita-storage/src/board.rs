@@ -29,19 +29,76 @@ pub struct Cycles {
     pub f32: f64,
     /// The same, for weights of half precision.
     pub f16: f64,
-    /// For eight bits.
+    /// For eight bits; what their groups take is apart.
     pub q8: f64,
     /// For four bits.
     pub q4: f64,
+    /// For each group of a row of eight or four bits: its scale.
+    pub group: f64,
+    /// For each row.
+    pub row: f64,
     /// For a multiplication and addition of floats elsewhere.
     pub float: f64,
     /// For an exponential.
     pub exp: f64,
+    /// For rounding an input of a product to eight bits.
+    pub round: f64,
+    /// For a norm of a token, whatever its size: a root and a division.
+    pub norm: f64,
+    /// For the sine and the cosine of an angle.
+    pub angle: f64,
+    /// For each logit of a token that is chosen.
+    pub logit: f64,
+    /// For each portion of a matrix, whatever its size: having its rows lent, and sharing them out.
+    pub step: f64,
+    /// Of attention over keys and values of eight bits: for a multiplication and addition.
+    pub cached: f64,
+    /// The same: for each position of a head, besides.
+    pub position: f64,
+    /// The same: for each head.
+    pub head: f64,
+    /// The same: for each key and each value that is kept.
+    pub keep: f64,
 }
 
 impl Cycles {
+    /// A cycle for everything, where only places count.
+    pub const ONE: Self = Self::new([1.0; 4], 1.0, 1.0);
+
+    /// What takes part in the cycles for weights (those of `f32`, `f16`, `q8` and `q4`), or follows from those of floats,
+    /// where no more is known.
+    pub const fn new([f32, f16, q8, q4]: [f64; 4], float: f64, exp: f64) -> Self {
+        Self {
+            f32,
+            f16,
+            q8,
+            q4,
+            group: 0.0,
+            row: 0.0,
+            float,
+            exp,
+            // A product, a sum and a comparison.
+            round: 3.0 * float,
+            norm: 2.0 * exp,
+            // Polynomials of double precision.
+            angle: 4.0 * exp,
+            logit: 4.0 * float + exp,
+            step: 0.0,
+            cached: float,
+            position: exp,
+            head: 0.0,
+            keep: 3.0 * float,
+        }
+    }
+
+    /// Cycles for rows of weights of this format, so many columns each.
+    fn rows(&self, format: Format, rows: usize, columns: usize) -> f64 {
+        let groups = format.group().map_or(0, |group| columns.div_ceil(group as usize));
+        rows as f64 * (columns as f64 * self.per_weight(format) + groups as f64 * self.group + self.row)
+    }
+
     /// Cycles for one multiplication and addition with a weight of this format.
-    pub const fn per_weight(&self, format: Format) -> f64 {
+    const fn per_weight(&self, format: Format) -> f64 {
         match format {
             Format::F32 => self.f32,
             Format::F16 | Format::Bf16 => self.f16,
@@ -89,21 +146,25 @@ impl Medium {
 }
 
 impl Board<'_> {
-    /// Seconds that the cores take for so many weights' multiplications with each of `batch` tokens, where the
-    /// weights have `bytes` in a memory, or have just come from the medium to the fastest.
+    /// Seconds that the cores take for rows of weights, multiplied with each of `batch` tokens, where they are in a memory,
+    /// or have just come from the medium to the fastest.
     ///
     /// While one core waits for a memory others compute, but they share its rate; the fastest memory's own time is
     /// part of the cycles. What a batch computes together is read once.
-    pub fn product(&self, format: Format, weights: u64, bytes: u64, batch: usize, memory: usize) -> f64 {
-        let arithmetic = weights as f64 * batch as f64 * self.cycles.per_weight(format) / self.clock;
-        let reading = if memory == 0 { 0.0 } else { bytes as f64 / self.memories[memory].rate };
-        reading.max((arithmetic + reading) / self.cores as f64)
+    pub fn product(&self, format: Format, rows: usize, columns: usize, batch: usize, memory: usize) -> f64 {
+        let arithmetic = self.cycles.rows(format, rows, columns) * batch as f64;
+        self.shared(arithmetic, format.bytes(rows, columns) as f64, memory)
     }
 
-    /// Seconds for multiplications and additions of floats and for exponentials, on all cores.
-    pub fn floats(&self, operations: f64, exponentials: f64) -> f64 {
-        let cycles = operations * self.cycles.float + exponentials * self.cycles.exp;
-        cycles / self.clock / self.cores as f64
+    /// Seconds of work that all cores share, in cycles of one, that reads bytes of a memory.
+    pub fn shared(&self, cycles: f64, bytes: f64, memory: usize) -> f64 {
+        let reading = if memory == 0 { 0.0 } else { bytes / self.memories[memory].rate };
+        reading.max((cycles / self.clock + reading) / self.cores as f64)
+    }
+
+    /// Seconds of work of one core.
+    pub const fn alone(&self, cycles: f64) -> f64 {
+        cycles / self.clock
     }
 }
 
@@ -125,15 +186,18 @@ mod tests {
     #[test]
     fn cores_share_the_arithmetic_and_the_memory() {
         let memory = |rate| Memory { size: 1 << 20, rate, read_only: false, dma: true };
-        let cycles = Cycles { f32: 1.0, f16: 1.0, q8: 1.0, q4: 1.0, float: 2.0, exp: 10.0 };
+        let cycles = Cycles { group: 32.0, ..Cycles::new([1.0; 4], 2.0, 10.0) };
         let memories = [memory(1e9), memory(1e6)];
         let board = Board { clock: 1e6, cores: 2, cycles, memories: &memories, storage: None };
-        let product = |bytes, memory| board.product(Format::F32, 1_000_000, bytes, 1, memory);
-        assert_eq!(product(4_000_000, 0), 0.5);
+        let product = |format, memory| board.product(format, 1000, 1000, 1, memory);
+        assert_eq!(product(Format::F32, 0), 0.5);
+        assert_eq!(product(Format::F32, 1), 4.0);
         // A second for the arithmetic, one for the memory: two cores hide one behind the other.
-        assert_eq!(product(1_000_000, 1), 1.0);
-        assert_eq!(product(4_000_000, 1), 4.0);
-        assert_eq!(Board { cores: 1, ..board }.product(Format::F32, 1_000_000, 1_000_000, 1, 1), 2.0);
-        assert_eq!(board.floats(1e6, 1e5), 1.5);
+        assert_eq!(board.shared(1e6, 1e6, 1), 1.0);
+        assert_eq!(Board { cores: 1, ..board }.shared(1e6, 1e6, 1), 2.0);
+        // 32 groups in a row, the last of which is not full.
+        let groups = Format::Quantized { quant: Quant::Q8, group: 32 };
+        assert_eq!(product(groups, 0), 0.5 * (1.0 + 1000.0 * 32.0 * 32.0 / 1e6));
+        assert_eq!(board.alone(1e6), 1.0);
     }
 }

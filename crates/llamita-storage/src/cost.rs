@@ -2,8 +2,9 @@
 
 use llamita::weights::{Matrix, Pass, Tape, Tensor};
 use llamita::{CacheFormat, Config, Stage};
+use llamita_kernels::LANES;
 
-use crate::board::Board;
+use crate::board::{Board, Cycles};
 
 /// Seconds of the parts of a pass, by what a board's cores and memories do.
 ///
@@ -21,51 +22,93 @@ pub struct Costs<'a> {
 }
 
 impl Costs<'_> {
-    /// Products of rows of a matrix that have `bytes` in a memory, or came to it from a medium.
+    /// Products of rows of a matrix that are in a memory, or came to it from a medium.
     pub fn product(&self, tape: &Tape<'_>, matrix: Matrix, rows: usize, batch: usize, memory: usize) -> f64 {
         let format = tape.entry(Tensor::Matrix(matrix)).format;
         let columns = Tape::shape(&self.config, Tensor::Matrix(matrix)).1;
-        let weights = rows as u64 * columns as u64;
-        self.board.product(format, weights, format.bytes(rows, columns), batch, memory)
+        self.board.alone(self.board.cycles.step) + self.board.product(format, rows, columns, batch, memory)
     }
 
-    /// Attention of a layer.
-    pub fn attention(&self, pass: Pass) -> f64 {
+    /// What is done before the product with a matrix: its input is computed, and rounded.
+    pub fn before(&self, tape: &Tape<'_>, matrix: Matrix, pass: Pass) -> [(Stage, f64); 2] {
+        let (input, seconds) = match matrix {
+            Matrix::Wq(layer) => {
+                let angles = if layer == 0 { self.angles(pass) } else { 0.0 };
+                (Stage::NormAndRope, angles + self.norm_and_rope(pass))
+            }
+            Matrix::Wo(_) => (Stage::Attention, self.attention(pass)),
+            Matrix::W2(_) => (Stage::FeedForward, self.swiglu(pass)),
+            Matrix::W1(_) => (Stage::FeedForward, 0.0),
+            Matrix::Classifier => (Stage::NormAndRope, self.norm(pass.logits)),
+            // They share their input with the matrix before.
+            Matrix::Wk(_) | Matrix::Wv(_) | Matrix::W3(_) => return [(stage(matrix), 0.0); 2],
+        };
+        [(input, seconds), (stage(matrix), self.rounding(tape, matrix, pass))]
+    }
+
+    /// Rounding the input of a matrix, on one core.
+    fn rounding(&self, tape: &Tape<'_>, matrix: Matrix, pass: Pass) -> f64 {
+        if tape.entry(Tensor::Matrix(matrix)).format.group().is_none() {
+            return 0.0;
+        }
+        let columns = Tape::shape(&self.config, Tensor::Matrix(matrix)).1;
+        let batch = if matrix == Matrix::Classifier { pass.logits } else { pass.batch };
+        self.board.alone((columns * batch) as f64 * self.board.cycles.round)
+    }
+
+    /// Attention of a layer, and remembering its keys and values.
+    fn attention(&self, pass: Pass) -> f64 {
+        let (batch, position) = (pass.batch as f64, pass.position as f64);
         // The tokens of a batch see one position more each.
-        let seen = pass.batch as f64 * (pass.position as f64 + (pass.batch as f64 + 1.0) / 2.0);
-        let Config { n_heads, .. } = self.config;
-        let (operations, exponentials) = (2.0 * self.config.q_dim() as f64 * seen, n_heads as f64 * seen);
-        let bytes = match self.cache {
-            CacheFormat::F32 => 4.0,
-            CacheFormat::Q8 => 1.0 + 2.0 / self.config.head_size as f64,
+        let seen = batch * (position + (batch + 1.0) / 2.0);
+        let (heads, remembered) = (self.config.n_heads as f64, 2.0 * self.config.kv_dim() as f64);
+        let operations = 2.0 * self.config.q_dim() as f64;
+        let Cycles { float, exp, cached, position, head, keep, .. } = self.board.cycles;
+        let (cycles, bytes) = match self.cache {
+            CacheFormat::F32 => (seen * (operations * float + heads * exp), 4.0),
+            CacheFormat::Q8 => {
+                // In blocks, of which the last is half full on average.
+                let blocks = seen + batch * (LANES / 2) as f64;
+                let once = batch * (heads * head + remembered * keep);
+                (
+                    once + blocks * (operations * cached + heads * position),
+                    1.0 + 2.0 / self.config.head_size as f64,
+                )
+            }
         };
-        let reading = match self.state_memory {
-            0 => 0.0,
-            memory => 2.0 * self.config.kv_dim() as f64 * seen * bytes / self.board.memories[memory].rate,
-        };
-        reading.max(self.board.floats(operations, exponentials) + reading / self.board.cores as f64)
+        self.board.shared(cycles, seen * remembered * bytes, self.state_memory)
     }
 
-    /// Two norms and the rotations of a layer, and rounding the inputs of its products.
-    pub fn norm_and_rope(&self, pass: Pass) -> f64 {
-        let Config { dim, hidden_dim, .. } = self.config;
+    /// Sines and cosines of the positions.
+    fn angles(&self, pass: Pass) -> f64 {
+        let angles = self.config.head_size / 2 * pass.batch;
+        self.board.alone(angles as f64 * self.board.cycles.angle)
+    }
+
+    /// A norm of some tokens.
+    fn norm(&self, tokens: usize) -> f64 {
+        let Cycles { float, norm, .. } = self.board.cycles;
+        self.board.alone(tokens as f64 * (norm + (3 * self.config.dim) as f64 * float))
+    }
+
+    /// Two norms and the rotations of a layer.
+    fn norm_and_rope(&self, pass: Pass) -> f64 {
         let rotated = self.config.q_dim() + self.config.kv_dim();
-        let rounded = 2 * dim + self.config.q_dim() + hidden_dim;
-        // On one core.
-        let operations = (2 * 3 * dim + 2 * rotated + 3 * rounded) as f64 * pass.batch as f64;
-        self.board.floats(operations, 0.0) * self.board.cores as f64
+        let rotations = (2 * rotated * pass.batch) as f64 * self.board.cycles.float;
+        2.0 * self.norm(pass.batch) + self.board.alone(rotations)
     }
 
     /// The activation of a layer.
-    pub fn swiglu(&self, pass: Pass) -> f64 {
-        let numbers = self.config.hidden_dim as f64 * pass.batch as f64;
-        self.board.floats(4.0 * numbers, numbers)
+    fn swiglu(&self, pass: Pass) -> f64 {
+        let numbers = (self.config.hidden_dim * pass.batch) as f64;
+        let Cycles { float, exp, .. } = self.board.cycles;
+        self.board.shared(numbers * (4.0 * float + exp), 0.0, 0)
     }
 
     /// Choosing a token.
     pub fn sampling(&self, pass: Pass) -> f64 {
-        let numbers = self.config.vocab_size as f64 * pass.logits as f64;
-        self.board.floats(4.0 * numbers, numbers) * self.board.cores as f64
+        let logits = (self.config.vocab_size * pass.logits) as f64;
+        self.board.alone(logits * self.board.cycles.logit)
     }
 }
 

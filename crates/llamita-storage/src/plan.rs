@@ -494,19 +494,15 @@ impl<'r> Run<'r> {
                 continue;
             }
             if rows.start == 0 {
-                match matrix {
-                    Matrix::Wo(_) => self.spend(Stage::Attention, self.costs.attention(self.pass)),
-                    Matrix::W2(_) => self.spend(Stage::FeedForward, self.costs.swiglu(self.pass)),
-                    Matrix::Wq(_) => self.spend(Stage::NormAndRope, self.costs.norm_and_rope(self.pass)),
-                    _ => (),
+                for (stage, seconds) in self.costs.before(tape, matrix, self.pass) {
+                    self.spend(stage, seconds);
                 }
             }
             let batch = if matrix == Matrix::Classifier { self.pass.logits } else { self.pass.batch };
             let seconds = self.costs.product(tape, matrix, rows.len(), batch, memory);
             self.spend(stage(matrix), seconds);
             let format = tape.entry(Tensor::Matrix(matrix)).format;
-            self.time.arithmetic +=
-                self.costs.board.product(format, (rows.len() * columns) as u64, 0, batch, 0);
+            self.time.arithmetic += self.costs.board.product(format, rows.len(), columns, batch, 0);
             if memory > 0 {
                 let bytes = format.bytes(rows.len(), columns) as f64;
                 self.time.memories[memory] += bytes / self.costs.board.memories[memory].rate;

@@ -265,13 +265,12 @@ impl<W: Weights, M: Fn(&W) -> usize> Weights for Simulated<'_, W, M> {
 
     fn observe(&mut self, first: Matrix, input: &[f32]) {
         self.weights.observe(first, input);
-        match first {
-            Matrix::Wq(_) => self.charge(Stage::NormAndRope, self.costs.norm_and_rope(self.pass)),
-            Matrix::Wo(_) => self.charge(Stage::Attention, self.costs.attention(self.pass)),
-            Matrix::W2(_) => self.charge(Stage::FeedForward, self.costs.swiglu(self.pass)),
+        for (stage, seconds) in self.costs.before(&self.tape, first, self.pass) {
+            self.charge(stage, seconds);
+        }
+        if first == Matrix::Classifier {
             // Tokens are chosen after that, which nothing else tells of.
-            Matrix::Classifier => self.charge(Stage::Sampling, self.costs.sampling(self.pass)),
-            _ => (),
+            self.charge(Stage::Sampling, self.costs.sampling(self.pass));
         }
     }
 

@@ -38,7 +38,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const CYCLES: Cycles = Cycles { f32: 2.0, f16: 3.0, q8: 0.6, q4: 0.8, float: 2.0, exp: 60.0 };
+const CYCLES: Cycles = Cycles::new([2.0, 3.0, 0.6, 0.8], 2.0, 60.0);
 const CARD: Medium = Medium { rate: 8e6, latency: 5e-4, best_read: 16 << 10, overlap: true };
 
 /// Tells a story in as much memory as was planned; returns the plan's figure and what was used.

@@ -76,7 +76,6 @@ impl Wanted<'_> {
     }
 
     fn with(&self, context: usize, batch: usize) -> Result<(Capacity, Plan), PlanError> {
-        const CYCLES: Cycles = Cycles { f32: 1.0, f16: 1.0, q8: 1.0, q4: 1.0, float: 1.0, exp: 1.0 };
         let best_read = if self.memories[0] >= ROOMY { 16 << 10 } else { 8 << 10 };
         // Only where something is counts here, not how long it takes.
         let medium = Medium { rate: 1.0, latency: 0.0, best_read, overlap: false };
@@ -87,7 +86,7 @@ impl Wanted<'_> {
         let flash = Memory { size: self.file, rate: 1.0, read_only: true, dma: false };
         let memories = [memory, more, flash];
         let memories = if self.mapped { &memories[..] } else { &memories[..2] };
-        let board = Board { clock: 1.0, cores: 1, cycles: CYCLES, memories, storage: Some(medium) };
+        let board = Board { clock: 1.0, cores: 1, cycles: Cycles::ONE, memories, storage: Some(medium) };
         let capacity = self.capacity(context, batch);
         let other = 4 * tokens_len(context) as u64;
         let request = Request {

@@ -6,10 +6,10 @@ mod variant;
 use std::path::PathBuf;
 
 use llamita::{CacheFormat, Stage};
-use llamita_storage::{Board, Bound};
+use llamita_storage::{Board, Bound, Plan};
 use serde::Serialize;
 
-use crate::board::NamedBoard;
+use crate::board::{Figure, NamedBoard, NamedStorage};
 use crate::commands::inspect::class;
 use crate::error::Result;
 use crate::load::{self, File, LoadedModel};
@@ -57,6 +57,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 
+    /// List the figures of the board that the prediction follows from, each with its source
+    #[arg(long)]
+    sources: bool,
+
     /// Print one JSON object; bytes and seconds are exact in it
     #[arg(long)]
     json: bool,
@@ -84,6 +88,10 @@ struct Report {
     variants: Vec<VariantPace>,
     /// What would be faster, the best first.
     advice: Vec<Advice>,
+    /// The position of the token in its text.
+    position: usize,
+    /// What all of it follows from.
+    figures: Vec<Figure>,
 }
 
 #[derive(Serialize)]
@@ -203,6 +211,8 @@ pub fn run(options: &Options) -> Result<()> {
             .map(|(variant, outcome)| variant_pace(variant, outcome, &board, short_home))
             .collect(),
         advice: advice(options, &board, &variants, &outcomes, outcome, how)?,
+        position: how.context / 2,
+        figures: figures(&board, storage, &outcome.plan),
         board: board.name.clone(),
         home: home.clone(),
     };
@@ -213,7 +223,22 @@ pub fn run(options: &Options) -> Result<()> {
         let title = format!("{} on {}", report.model, board.name);
         picture::save(plot, &title, &board, short_home, (&variants[0], outcome), &known)?;
     }
-    if options.json { output::json(&report) } else { output::print(&report.text()) }
+    if options.json {
+        return output::json(&report);
+    }
+    let sources = if options.sources {
+        report.sources()
+    } else {
+        "\nwhat this follows from, and where that was found: --sources\n".to_owned()
+    };
+    output::print(&(report.text() + &sources))
+}
+
+/// The board's figures, but those of storages that nothing is read from.
+fn figures(board: &NamedBoard, storage: Option<&NamedStorage>, plan: &Plan) -> Vec<Figure> {
+    let read = storage.filter(|_| plan.mapped.is_none()).map(|storage| format!("storage {}", storage.name));
+    let used = |figure: &&Figure| !figure.part.starts_with("storage ") || Some(&figure.part) == read.as_ref();
+    board.figures.iter().filter(used).cloned().collect()
 }
 
 fn memories(board: &NamedBoard, outcome: &Outcome) -> Vec<MemoryUse> {
@@ -348,6 +373,23 @@ fn advice(
 }
 
 impl Report {
+    /// The figures that the report follows from.
+    fn sources(&self) -> String {
+        let mut lines = String::new();
+        for Figure { part, name, value, source } in &self.figures {
+            let figure = if part.is_empty() { name.clone() } else { format!("{part}: {name}") };
+            let source = if source.is_empty() { "no source is given" } else { source };
+            lines += &output::one_line(&format!("{figure:24} {value:>8}  {source}"));
+            lines.push('\n');
+        }
+        format!(
+            "\nThe token is at position {} of its text and chosen by its logits. All cores share products, activation and \
+             attention, and\none has the rest. A core that waits for a memory computes nothing; what is read of a storage \
+             comes meanwhile.\nR: read there. I: inferred from such figures.\n\n{lines}",
+            self.position,
+        )
+    }
+
     fn text(&self) -> String {
         let title = format!(
             "{} on {} ({})\ncontext {}, keys and values {}, {} in a pass\n",

@@ -132,6 +132,53 @@ fn a_plan_says_what_would_be_faster() {
     }
 }
 
+/// The instructions of a token on an emulated ESP32-S3 whose console counts them, in thousands: keys and values of eight
+/// bits, all on one core, temperature and top-p as the console has them (2026-11-28, of ten tokens around the position).
+#[test]
+fn the_arithmetic_of_a_plan_is_what_was_counted() {
+    let folder = Folder::new();
+    let changes =
+        [("cores = 2", "cores = 1"), ("instruction = 1.25", "instruction = 1"), ("\"229k\"", "\"8M\"")];
+    let board = board(&folder, &[("clock_mhz = 240", "clock_mhz = 1"), changes[0], changes[1], changes[2]]);
+    for (name, position, counted) in [
+        ("nano", 10, [127, 62, 208, 41, 47, 166]),
+        ("nano", 100, [127, 159, 208, 42, 47, 166]),
+        ("tiny", 10, [267, 84, 706, 73, 85, 166]),
+        ("tiny", 100, [267, 203, 706, 75, 85, 166]),
+    ] {
+        let context = (2 * position).to_string();
+        let plan = ["plan", name, "--kv", "q8", "--board", &board, "--context", &context, "--json"];
+        let plan = llamita(plan).json();
+        let parts = plan["token"]["parts"].as_array().unwrap();
+        // What is waited for is none of them.
+        let planned: Vec<_> = parts[1..].iter().map(|part| 1e3 * part[1].as_f64().unwrap()).collect();
+        for (planned, counted) in planned.iter().zip(counted) {
+            let ratio = planned / f64::from(counted);
+            assert!((0.85..1.15).contains(&ratio), "{name} at {position}: {planned} of {counted}, {parts:?}");
+        }
+        let ratio = planned.iter().sum::<f64>() / f64::from(counted.iter().sum::<i32>());
+        assert!((0.9..1.1).contains(&ratio), "{name} at {position}: {ratio}, {planned:?}");
+    }
+}
+
+#[test]
+fn a_plan_says_what_it_follows_from() {
+    let plan = ["plan", "nano", "--board", "esp32s3-n16r8", "--storage", "sdspi"];
+    let text = llamita(plan.iter().chain(&["--sources"])).ok();
+    for figure in
+        ["cycles per mac: q8 ", "memory PSRAM: mb_per_s ", "storage sdspi: mb_per_s ", "position 256"]
+    {
+        assert!(text.contains(figure), "{figure}: {text}");
+    }
+    assert!(text.contains("atomic14 raw read") && !text.contains("storage sdmmc4: "), "{text}");
+    assert!(llamita(plan).ok().ends_with(": --sources\n"));
+    let json = llamita(plan.iter().chain(&["--json"])).json();
+    let all = llamita(["boards", "esp32s3-n16r8"]).ok();
+    for figure in json["figures"].as_array().unwrap() {
+        assert!(all.contains(figure["source"].as_str().unwrap()), "{figure}");
+    }
+}
+
 #[test]
 fn what_has_no_place_is_said_with_what_has() {
     llamita(["plan", "tiny", "--board", "rp2350"])

@@ -14,10 +14,11 @@ use crate::common::{File, Places, STREAMED, engine, placed, reader};
 
 const CAPACITY: Capacity = Capacity { context: 40, batch: 12, logits: 1, cache: CacheFormat::F32 };
 
-/// Cycles as those of a small core; `scale` makes it slower or faster.
+/// Cycles as those of a small core; `scale` makes it slower or faster. All are spread over the tape, so that reading can hide
+/// them.
 fn cycles(scale: f64) -> Cycles {
-    let [f32, f16, q8, q4, float, exp] = [2.0, 3.0, 0.6, 0.8, 2.0, 60.0].map(|cycles| cycles * scale);
-    Cycles { f32, f16, q8, q4, float, exp }
+    let of_weights = [2.0, 3.0, 0.6, 0.8].map(|cycles| cycles * scale);
+    Cycles { norm: 0.0, angle: 0.0, ..Cycles::new(of_weights, 2.0 * scale, 60.0 * scale) }
 }
 
 fn medium(rate: f64) -> Medium {

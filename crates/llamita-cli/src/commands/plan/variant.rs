@@ -25,6 +25,8 @@ pub struct Variant {
     pub file: u64,
     /// Bytes in memory beside weights, state and text.
     other: u64,
+    /// Bytes of these that the header has.
+    header: u64,
 }
 
 /// How a variant would run.
@@ -68,7 +70,8 @@ impl Variant {
         let [body, head] = [body, head].map(|tensor| tape.entry(tensor).format.to_string());
         let name = if body == head { body } else { format!("{body}, head {head}") };
         let (file, other) = (model.file.stored_len(), places::other_bytes(model, tokenizer));
-        Ok(Self { name: format!("as it is: {name}"), convert: String::new(), config, entries, file, other })
+        let (convert, header) = (String::new(), model.header.header_len());
+        Ok(Self { name: format!("as it is: {name}"), convert, config, entries, file, other, header })
     }
 
     /// The same model in each format that `llamita convert` writes, and with fewer tokens where it has many.
@@ -99,7 +102,8 @@ impl Variant {
                 // The vocabulary is most of the header, and the tokenizer's index goes with it.
                 let share = vocab_size as f64 / all.vocab_size as f64;
                 let apart = tokenizer.map_or(0, Vocabulary::file_bytes);
-                let header = ((model.header.header_len() + apart) as f64 * share) as u64;
+                let [inside, header] = [model.header.header_len(), model.header.header_len() + apart]
+                    .map(|bytes| (bytes as f64 * share) as u64);
                 let other = (places::other_bytes(model, tokenizer) as f64 * share) as u64;
                 let (entries, file) = lay_out(&config, header, |tensor| plan.format(tensor));
                 let formats =
@@ -108,7 +112,7 @@ impl Variant {
                     continue;
                 }
                 let (name, convert) = (format!("{name}{tokens}"), format!("{convert}{prune}"));
-                variants.push(Self { name, convert, config, entries, file, other });
+                variants.push(Self { name, convert, config, entries, file, other, header: inside });
             }
         }
         Ok(variants)
@@ -123,7 +127,8 @@ impl Variant {
     pub fn on(&self, board: &Board<'_>, how: Use) -> Result<std::result::Result<Outcome, PlanError>> {
         let (tape, other) = (self.tape()?, self.other + places::text_bytes(how.context));
         let Use { context, cache, in_place, .. } = how;
-        let wanted = Wanted { tape, file: self.file, other, context, cache, logits: 1, in_place, pin: true };
+        let Self { file, header, .. } = *self;
+        let wanted = Wanted { tape, file, other, header, context, cache, logits: 1, in_place, pin: true };
         let (capacity, plan) = match places::plan(&wanted, board)? {
             Ok(placed) => placed,
             Err(error) => return Ok(Err(error)),

@@ -197,6 +197,7 @@ pub fn run(job: &Job<'_>) -> Result<()> {
         tape: model.tape()?,
         file: file.stored_len(),
         other: other + places::text_bytes(text.context) + draft_bytes,
+        header: model.header.header_len(),
         context: text.context,
         cache: job.options.cache.format(),
         logits: job.options.drafting.logits(),
