@@ -4,6 +4,7 @@ use core::{mem, str};
 
 use llamita::Kernels;
 use llamita_storage::SECTOR;
+use zerocopy::IntoBytes;
 
 use crate::arena::Memories;
 use crate::card::Watched;
@@ -12,6 +13,7 @@ use crate::editor::{Editor, LINE, Line, PROMPT, Typed};
 use crate::load::Session;
 use crate::models::{self, FLASH, Found, NAME, Name};
 use crate::port::{Port, TYPED};
+use crate::rates::{self, Rates};
 use crate::stats::{Lines, Members, Stats};
 use crate::text::{Clean, Escaped};
 use crate::{Card, Machine};
@@ -22,6 +24,7 @@ pub(crate) struct App<'m, 'c, M: Machine, C> {
     pub flash: Option<&'c [u8]>,
     pub card: Option<&'c C>,
     pub options: Options,
+    pub rates: Rates,
     /// How the last text was made.
     pub last: Option<Stats>,
     /// The model that was chosen last.
@@ -47,6 +50,7 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
             flash: mapped.filter(|flash| flash.starts_with(b"GGUF")),
             card,
             options: Options::default(),
+            rates: Rates::default(),
             last: None,
             chosen: None,
             editor: Editor::default(),
@@ -65,6 +69,11 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
             (memory.len() + more.len()) * SECTOR,
             Kernels::detect().name()
         ));
+        // Before anything of it is in a cache.
+        self.rates.more = rates::of_memory::<M>(more.as_bytes());
+        self.rates.flash = self.flash.map_or(0, rates::of_memory::<M>);
+        let [slower, flash, _] = self.rates.told();
+        self.port.say(format_args!("Read in a second: {slower} MB of more memory, {flash} MB of flash."));
         let mut next = self.first();
         loop {
             next = match (next, self.chosen.clone()) {
@@ -317,13 +326,15 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
         let cache = cache_name(places.capacity.cache);
         let crate::place::Places { file, vocabulary, state, buffers, pinned, home, free, .. } = places;
         let from = if places.mapped { FLASH } else { "card" };
+        let [slower, flash, card] = self.rates.told();
         if port.json {
             port.put(format_args!(
                 "{{\"event\":\"plan\",\"model\":\"{}\",\"file_bytes\":{file},\"layers\":{layers},\"dim\":{dim},\
                  \"vocabulary\":{vocabulary_size},\"context\":{context},\"batch\":{batch},\"kv\":\"{cache}\",\
                  \"from\":\"{from}\",\"state_bytes\":{state},\"vocabulary_bytes\":{vocabulary},\
                  \"buffer_bytes\":{buffers},\"pinned_bytes\":{pinned},\"home_bytes_per_token\":{home},\
-                 \"free_bytes\":{free}}}\n",
+                 \"free_bytes\":{free},\"more_mb_per_second\":{slower},\"flash_mb_per_second\":{flash},\
+                 \"card_mb_per_second\":{card}}}\n",
                 Escaped(name)
             ));
             port.flush();
@@ -336,6 +347,9 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
         port.say(format_args!(
             "{state} bytes for the state, {vocabulary} for the vocabulary, {buffers} for buffers and norms, {pinned} \
              for pinned weights, {free} free; a token takes {home} bytes from the {from}"
+        ));
+        port.say(format_args!(
+            "read in a second: {slower} MB of more memory, {flash} MB of flash, {card} MB of the card"
         ));
     }
 

@@ -34,6 +34,7 @@ mod models;
 mod panel;
 mod place;
 mod port;
+mod rates;
 #[cfg(feature = "spi-card")]
 mod spi_card;
 mod stats;

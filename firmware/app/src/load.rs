@@ -16,6 +16,7 @@ use crate::check;
 use crate::models::{FLASH, Name};
 use crate::place::{Places, Wanted, tokens_len};
 use crate::port::Told;
+use crate::rates;
 use crate::{Card, Machine, watched_ticks};
 
 /// Pieces of a file on the card, at most.
@@ -122,7 +123,10 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
         loop {
             // No more than there is memory for.
             let count = (wanted.min(room) as u64).min(all) as usize;
+            let begun = M::ticks();
             let len = self.read(card, extents, name, &mut memory[..count])?;
+            // The last of these reads is the longest.
+            self.rates.card = rates::rate::<M>(count * SECTOR, begun);
             self.port.feed();
             match Model::read_header(&memory.as_bytes()[..len], extents.len()) {
                 Ok(model) => return Ok(model.header_len().min(len as u64) as usize),
@@ -251,6 +255,7 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
             buffers: C::BUFFERS,
             context: self.options.context,
             cache: self.options.cache,
+            rates: self.rates,
         };
         let (capacity, plan) = wanted.place().map_err(|error| match error {
             PlanError::Memory(missing, what) => {

@@ -4,6 +4,8 @@ use llamita::weights::Tape;
 use llamita::{CacheFormat, Capacity, LANES, state_len};
 use llamita_storage::{Board, Cycles, Medium, Memory, Plan, PlanError, Request, SECTOR, plan};
 
+use crate::rates::Rates;
+
 /// Tokens of a pass, at most.
 const BATCH: usize = 8;
 
@@ -28,6 +30,7 @@ pub(crate) struct Wanted<'t> {
     /// The longest text.
     pub context: usize,
     pub cache: CacheFormat,
+    pub rates: Rates,
 }
 
 /// Numbers of memory for the tokens of a text.
@@ -77,13 +80,14 @@ impl Wanted<'_> {
 
     fn with(&self, context: usize, batch: usize) -> Result<(Capacity, Plan), PlanError> {
         let best_read = if self.memories[0] >= ROOMY { 16 << 10 } else { 8 << 10 };
-        // Only where something is counts here, not how long it takes.
-        let medium = Medium { rate: 1.0, latency: 0.0, best_read, overlap: false };
+        let [slower, flash, card] =
+            [self.rates.more, self.rates.flash, self.rates.card].map(|rate| 1e3 * f64::from(rate.max(1)));
+        let medium = Medium { rate: card, latency: 0.0, best_read, overlap: false };
         // Less the sectors that norms, state and tokens do not fill.
         let [memory, more] = self.memories.map(|size| size.saturating_sub(3 * SECTOR as u64));
-        let memory = Memory { size: memory, rate: 3.0, read_only: false, dma: true };
-        let more = Memory { size: more, rate: 2.0, read_only: false, dma: false };
-        let flash = Memory { size: self.file, rate: 1.0, read_only: true, dma: false };
+        let memory = Memory { size: memory, rate: f64::INFINITY, read_only: false, dma: true };
+        let more = Memory { size: more, rate: slower, read_only: false, dma: false };
+        let flash = Memory { size: self.file, rate: flash, read_only: true, dma: false };
         let memories = [memory, more, flash];
         let memories = if self.mapped { &memories[..] } else { &memories[..2] };
         let board = Board { clock: 1.0, cores: 1, cycles: Cycles::ONE, memories, storage: Some(medium) };
