@@ -266,7 +266,7 @@ enum Output {
 }
 
 /// What is done with outputs that are complete already. A function, not closures: one product of a matrix serves all.
-fn nothing<const N: usize>(_: &mut [Panel<'_>; N]) {}
+fn nothing<const N: usize>(_: [&mut Panel<'_>; N]) {}
 
 /// What a pass computes with.
 struct Machine<'m, W, T> {
@@ -293,7 +293,7 @@ impl<W: Weights, T: Team> Machine<'_, W, T> {
         x: &[f32],
         mut outs: [Panel<'_>; N],
         output: Output,
-        finish: impl Fn(&mut [Panel<'_>; N]) + Sync,
+        finish: impl Fn([&mut Panel<'_>; N]) + Sync,
     ) -> Result<(), Error<W::Error>> {
         let kernels = self.kernels;
         self.weights.observe(matrices[0], x);
@@ -318,26 +318,27 @@ impl<W: Weights, T: Team> Machine<'_, W, T> {
             for i in 0..N {
                 let _ = rest[i].take(done[i]);
             }
+            // Rows by the first of them: to hand over little takes few steps.
             let shares = (0..parts).map(|part| {
                 core::array::from_fn(|i| {
                     let share = share(part, counts[i], parts)..share(part + 1, counts[i], parts);
-                    (lent[i].slice(share.clone(), columns), rest[i].take(share.len()))
+                    (share.start, rest[i].take(share.len()))
                 })
             });
-            self.team.run(shares, |share: [_; N]| {
-                let mut outs = share.map(|(weights, mut out)| {
+            self.team.run(shares, |mut share: [(usize, Panel<'_>); N]| {
+                for ((first, out), lent) in share.iter_mut().zip(&lent) {
+                    let weights = lent.slice(*first..*first + out.width(), columns);
                     kernels.matmul(weights, input, out.reborrow(), output == Add);
-                    out
-                });
+                }
                 if whole {
-                    finish(&mut outs);
+                    finish(share.each_mut().map(|(_, out)| out));
                 }
             });
             for i in 0..N {
                 done[i] += counts[i];
             }
             if !whole && done == rows {
-                finish(&mut outs);
+                finish(outs.each_mut());
             }
         }
         Ok(())

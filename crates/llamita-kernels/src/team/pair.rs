@@ -14,8 +14,9 @@ use super::parts::{Job, Parts};
 
 /// Members, the caller and the helper.
 const MEMBERS: usize = 2;
-/// A part for each: the cores are alike, and with small models to cut a step takes as long as to do it.
-const PARTS: usize = MEMBERS;
+/// Parts that a step has at most. Work that can be cut is cut in one for each member: the cores are alike, and with small
+/// models to cut a step takes as long as to do it.
+const ROOM: usize = 8;
 
 /// In the gate: a step is open, and the helper is inside. Above them the number of the step.
 const OPEN: u32 = 1;
@@ -144,13 +145,13 @@ impl Pair<'_> {
 
 impl Team for Pair<'_> {
     fn parts(&self) -> usize {
-        if self.helped().is_some() { PARTS } else { 1 }
+        if self.helped().is_some() { MEMBERS } else { 1 }
     }
 
     fn run<P: Send>(&mut self, mut parts: impl Iterator<Item = P>, work: impl Fn(P) + Sync) {
         let Some(meeting) = self.helped() else { return parts.for_each(work) };
         loop {
-            let step = Parts::<P, _, MEMBERS, PARTS>::take(&mut parts, MEMBERS, &work);
+            let step = Parts::<P, _, MEMBERS, ROOM>::take(&mut parts, MEMBERS, &work);
             if step.count() < 2 {
                 return step.work_from(0);
             }
@@ -162,7 +163,7 @@ impl Team for Pair<'_> {
             step.work_from(0);
             drop(close);
             assert!(!meeting.panicked.swap(false, SeqCst), "the helper panicked");
-            if step.count() < PARTS {
+            if step.count() < ROOM {
                 return;
             }
         }
@@ -207,7 +208,7 @@ mod tests {
     fn every_part_is_done_once() {
         with_helper(|meeting| {
             let mut team = meeting.team();
-            for count in [0, 1, 2, 3, PARTS, PARTS + 1, 2 * PARTS, 5 * PARTS + 3] {
+            for count in [0, 1, 2, 3, ROOM, ROOM + 1, 2 * ROOM, 5 * ROOM + 3] {
                 let mut numbers: Vec<u32> = (0..count as u32).collect();
                 for _ in 0..20 {
                     team.run(numbers.iter_mut(), |n| *n = n.wrapping_mul(2).wrapping_add(1));
@@ -222,7 +223,7 @@ mod tests {
     fn both_work_at_the_same_time() {
         with_helper(|meeting| {
             let mut team = meeting.team();
-            assert_eq!(team.parts(), PARTS);
+            assert_eq!(team.parts(), MEMBERS);
             for _ in 0..3 {
                 let both = Barrier::new(2);
                 // Each part waits for the other.
@@ -255,7 +256,7 @@ mod tests {
             let team = meeting.team();
             assert_eq!(meeting.team().parts(), 1);
             drop(team);
-            assert_eq!(meeting.team().parts(), PARTS);
+            assert_eq!(meeting.team().parts(), MEMBERS);
         });
     }
 
