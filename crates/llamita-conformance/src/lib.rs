@@ -352,8 +352,7 @@ impl Suite {
                 sums: &sums[tokens.start * groups..tokens.end * groups],
             },
         };
-        let (mut found, mut expected) = (Aligned([0.5; 5 * 24]), [0.5; 5 * 24]);
-        let found = &mut found.0;
+        let Aligned([found, expected]) = &mut Aligned([[0.5; 5 * 24]; 2]);
         for add in [false, true] {
             let mut rest = Panel::new(&mut found[..batch * rows], batch);
             let cut = rows / 2 / LANES * LANES;
@@ -363,16 +362,15 @@ impl Suite {
             let out = Panel::new(&mut expected[..batch * rows], batch);
             Kernels::SCALAR.matmul(weights, input(0..batch), out, add);
         }
-        self.same("matmul (quantized)", columns, found, &expected)?;
+        self.same("matmul (quantized)", columns, found, expected)?;
         for b in 0..batch {
-            let (mut alone, mut twice) = (Aligned([0.0; 24]), [0.0; 24]);
-            let alone = &mut alone.0;
+            let Aligned([alone, twice]) = &mut Aligned([[0.0; 24]; 2]);
             for _ in 0..2 {
                 let out = Panel::new(&mut alone[..rows], 1);
                 self.kernels.matmul(weights, input(b..b + 1), out, true);
             }
             twice[..rows].copy_from_slice(&expected[b * rows..][..rows]);
-            self.same("matmul (quantized, alone)", columns, alone, &twice)?;
+            self.same("matmul (quantized, alone)", columns, alone, twice)?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Weights of which some are pinned in memories, and the others come from a file as they are needed.
 
+mod known;
 mod load;
 
 use core::fmt;
@@ -14,6 +15,8 @@ use crate::portions::{Cursor, Pinning, Place, Portion, Portions, Position};
 use crate::reader::{ReadError, Reader, Span, Stats};
 use crate::sector::{SECTOR, Sector, bytes};
 use crate::source::Source;
+
+use known::Known;
 
 /// Weights that cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,16 +82,21 @@ pub enum Home<'a, S: Source> {
 
 /// Memory for weights.
 pub struct Lent<'a> {
-    /// For all norms: [`norms_len`].
+    /// For all norms, and to know where portions are: [`norms_len`].
     pub norms: &'a mut [f32],
     /// For what is pinned in each of the memories.
     pub pinned: [&'a mut [Sector]; MEMORIES],
 }
 
-/// Memory for the norms of a model, in `f32`s.
+/// Memory for the norms of a model, and to know where portions are, in `f32`s.
 ///
 /// Where addresses have few bits it may be more than there can be, and is all that they count then.
 pub const fn norms_len(config: &Config) -> usize {
+    all_norms(config).saturating_add(known::LEN)
+}
+
+/// Numbers of all norms.
+const fn all_norms(config: &Config) -> usize {
     (2 * config.n_layers + 1).saturating_mul(config.dim)
 }
 
@@ -100,9 +108,6 @@ pub fn single_len(tape: &Tape<'_>) -> usize {
     // Each may begin with the last byte of a sector.
     (row.max(4 * config.dim) + SECTOR - 1).next_multiple_of(SECTOR)
 }
-
-/// All of a small model, whose products take no longer than it takes to find a portion.
-const KNOWN: usize = 32;
 
 /// Weights in their places: norms in memory, as many of the others pinned as there is memory for, and the rest read while
 /// the arithmetic goes on.
@@ -117,8 +122,8 @@ pub struct Placed<'a, S: Source> {
     cursor: Cursor,
     ahead: Cursor,
     current: Option<(Portion, Place)>,
-    /// The first portions of a file in memory, which need not be found anew for each token.
-    known: [Option<(Portion, Place)>; KNOWN],
+    /// The first portions, where none of them is read: they need not be found anew for each token.
+    known: &'a [Known],
     /// Whether some portion is not pinned.
     streams: bool,
     verify: Verify,
@@ -177,8 +182,8 @@ impl<'a, S: Source> Placed<'a, S> {
         if matches!(&self.current, Some((portion, _)) if portion.contains(position)) {
             return Ok(());
         }
-        if let Some(found) = self.known.iter().flatten().find(|(portion, _)| portion.contains(position)) {
-            self.current = Some(*found);
+        if let Some(found) = known::find(self.known, position) {
+            self.current = Some(found);
             return Ok(());
         }
         let (portion, place) = loop {

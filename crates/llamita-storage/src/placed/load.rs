@@ -4,7 +4,7 @@ use llamita::format::{Checksum, FormatError};
 use llamita::weights::{Entry, Format, Matrix, Pass, Tape, Tensor};
 use zerocopy::IntoBytes;
 
-use super::{Error, Home, KNOWN, Lent, Placed, Verify, norms_len, read_error, single_len, span};
+use super::{Error, Home, Lent, Placed, Verify, all_norms, known, norms_len, read_error, single_len, span};
 use crate::portions::{Cursor, Pinning, Place, Portion, Portions, Position};
 use crate::reader::Span;
 use crate::sector::{SECTOR, bytes, bytes_mut};
@@ -48,6 +48,7 @@ impl<'a, S: Source> Placed<'a, S> {
                 return Err(Error::Format(FormatError::Repack { tensor, format }));
             }
         }
+        let (norms, room_to_know) = norms.split_at_mut(all_norms(tape.config()));
         let norms = load_norms(&tape, &mut home, norms)?;
 
         let room = core::array::from_fn(|memory| (pinned[memory].len() * SECTOR) as u64);
@@ -66,7 +67,7 @@ impl<'a, S: Source> Placed<'a, S> {
             cursor,
             ahead: cursor,
             current: None,
-            known: [None; KNOWN],
+            known: &[],
             streams: false,
             verify,
             verified: 0,
@@ -76,13 +77,10 @@ impl<'a, S: Source> Placed<'a, S> {
             failed_ever: 0,
             repeats: false,
         };
-        if let Home::Mapped(_) = placed.home {
-            let walk = placed.walk();
-            for (known, found) in placed.known.iter_mut().zip(walk) {
-                *known = Some(found);
-            }
-        }
         placed.streams = placed.walk().any(|(_, place)| place == Place::Home);
+        if !placed.streams || matches!(placed.home, Home::Mapped(_)) {
+            placed.known = known::know(placed.walk(), room_to_know);
+        }
         let (pinned, embedding) = (placed.pinned_bytes(), tape.bytes(Tensor::Embedding));
         let all = pinned + if tape.entry(Tensor::Embedding).checksum.is_some() { embedding } else { 0 };
         placed.pin(|_| true, |done| progress(done, all))?;
