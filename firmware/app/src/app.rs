@@ -72,8 +72,6 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
         // Before anything of it is in a cache.
         self.rates.more = rates::of_memory::<M>(more.as_bytes());
         self.rates.flash = self.flash.map_or(0, rates::of_memory::<M>);
-        let [slower, flash, _] = self.rates.told();
-        self.port.say(format_args!("Read in a second: {slower} MB of more memory, {flash} MB of flash."));
         let mut next = self.first();
         loop {
             next = match (next, self.chosen.clone()) {
@@ -348,9 +346,9 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
             "{state} bytes for the state, {vocabulary} for the vocabulary, {buffers} for buffers and norms, {pinned} \
              for pinned weights, {free} free; a token takes {home} bytes from the {from}"
         ));
-        port.say(format_args!(
-            "read in a second: {slower} MB of more memory, {flash} MB of flash, {card} MB of the card"
-        ));
+        if self.rates.is_known() {
+            port.say(format_args!("read in a second:{}", self.rates));
+        }
     }
 
     /// Tells how the last text was made.

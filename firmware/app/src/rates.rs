@@ -1,5 +1,6 @@
 //! How fast this board reads, measured on the board itself.
 
+use core::fmt;
 use core::hint::black_box;
 
 use zerocopy::FromBytes;
@@ -22,9 +23,25 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
+    /// Whether one of them is.
+    pub const fn is_known(&self) -> bool {
+        self.more | self.flash | self.card != 0
+    }
+
     /// In megabytes of a second, to be told.
     pub fn told(&self) -> [Thousandths; 3] {
         [self.more, self.flash, self.card].map(|rate| Thousandths(rate.into()))
+    }
+}
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [" from more memory", " from flash", " from the card"];
+        let known = self.told().into_iter().zip(names).filter(|(rate, _)| rate.0 > 0);
+        for (i, (rate, name)) in known.enumerate() {
+            write!(f, "{} {rate} MB{name}", if i > 0 { "," } else { "" })?;
+        }
+        Ok(())
     }
 }
 
