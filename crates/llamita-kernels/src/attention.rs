@@ -69,6 +69,37 @@ pub(crate) trait Products: Copy {
             *to = pair(weights[low], weights[high]);
         }
     }
+    /// [`Products::score`] of all blocks; none of the scales of positions that count is larger than `most_key`.
+    #[inline(always)]
+    fn score_all(
+        self,
+        query: &[f32],
+        keys: &[i8],
+        scales: &[[u16; LANES]],
+        drop_and_shift: [i32; 2],
+        _most_key: u16,
+        scores: &mut [[f32; LANES]],
+    ) {
+        let keys = keys.chunks_exact(query.len() * 2 * LANES).zip(scales);
+        for (scores, (keys, scales)) in scores.iter_mut().zip(keys) {
+            self.score(query, keys, scales, drop_and_shift, scores);
+        }
+    }
+    /// [`Products::weigh`] of all blocks; returns the sum of the probabilities.
+    #[inline(always)]
+    fn weigh_all(
+        self,
+        scores: &mut [[f32; LANES]],
+        most: i32,
+        scales: &[[u16; LANES]],
+        exponent: i32,
+    ) -> i32 {
+        let mut sum = [0; LANES];
+        for (scores, scales) in scores.iter_mut().zip(scales) {
+            self.weigh(scores, most, scales, exponent, &mut sum);
+        }
+        sum.into_iter().sum()
+    }
     /// The positions of a block whose weights are a pair.
     const PAIRS: [[usize; 2]; 4] = IN_ORDER;
     /// See [`largest`].
@@ -120,7 +151,6 @@ pub(crate) fn attention<P: Products>(
 ) {
     let (blocks, block_len) = (len.div_ceil(LANES), q.len() * LANES);
     let positions = ..blocks * LANES;
-    let keys = keys.chunks_exact(block_len).zip(key_scales[positions].as_chunks::<LANES>().0);
     // Of these positions alone: others may hold what was guessed and rejected.
     let (most_key, most_value) = (unit.largest(&key_scales[..len]), unit.largest(&value_scales[..len]));
     let magnitude = magnitude(q);
@@ -135,24 +165,20 @@ pub(crate) fn attention<P: Products>(
     // At least 2 for the largest scale, so that differences of scores fit as well.
     let shift = (exponent + 127 + 7 - SCORE_BITS - drop).max(exponent_of(most_key) + 2);
     let scores = scores[positions].as_chunks_mut::<LANES>().0;
-    for (scores, (keys, scales)) in scores.iter_mut().zip(keys) {
-        unit.score(query, keys, scales, [drop, shift], scores);
-    }
+    let scales = key_scales[positions].as_chunks().0;
+    unit.score_all(query, keys, scales, [drop, shift], most_key, scores);
     scores.as_flattened_mut()[len..].fill(f32::from_bits(NONE as u32));
     let most = unit.most(scores);
 
     // The weights of a block take the first half of the room of its scores.
-    let mut sum = [0; LANES];
     let exponent = exponent_of(most_value);
-    for (scores, scales) in scores.iter_mut().zip(value_scales[positions].as_chunks::<LANES>().0) {
-        unit.weigh(scores, most, scales, exponent, &mut sum);
-    }
+    let sum = unit.weigh_all(scores, most, value_scales[positions].as_chunks().0, exponent);
 
     out.fill(0.0);
     for (weights, values) in scores.chunks(BLOCKS).zip(values.chunks(BLOCKS * block_len)) {
         unit.mix(weights, &values[..weights.len() * block_len], out);
     }
-    let scale = f32::from_bits((exponent as u32) << 23) / sum.into_iter().sum::<i32>() as f32;
+    let scale = f32::from_bits((exponent as u32) << 23) / sum as f32;
     for out in out {
         *out *= scale;
     }
@@ -185,7 +211,7 @@ fn mantissa(scale: u16) -> i32 {
 }
 
 #[inline(always)]
-fn exponent_of(scale: u16) -> i32 {
+pub(crate) fn exponent_of(scale: u16) -> i32 {
     i32::from(scale) >> 7
 }
 

@@ -265,7 +265,7 @@ fn mix(scores: &[f32], values: &[f32], scale: f32, out: &mut [f32]) {
 
 /// The products of integer attention, as they are defined.
 #[derive(Clone, Copy)]
-struct Scalar;
+pub(crate) struct Scalar;
 
 impl attention::Products for Scalar {
     const WIDTH: usize = 1;

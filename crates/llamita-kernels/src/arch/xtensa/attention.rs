@@ -7,7 +7,7 @@ use core::arch::asm;
 use core::mem::MaybeUninit;
 
 use super::{Aligned, aligned};
-use crate::attention::{CUBIC, Products, SCORE_BITS};
+use crate::attention::{CUBIC, Products, SCORE_BITS, exponent_of};
 use crate::{Cache, LANES, attention as integers, scalar, words};
 
 /// See [`crate::Kernels::attention`].
@@ -48,7 +48,7 @@ macro_rules! pair {
             "ee.vzip.8 q0, q1\n",
             $products,
             "\n",
-            "ee.vmulas.s16.qacc.ld.ip q0, {zero}, 0, q2, q0\n",
+            "ee.vmulas.s16.qacc.ld.ip q0, {frame}, 0, q2, q0\n",
         )
     };
     (load) => {
@@ -59,148 +59,74 @@ macro_rules! pair {
     };
 }
 
-/// What is made of eight scales at a time: they are mantissas times powers of two.
+/// What the loop over blocks has no registers for.
 #[repr(C, align(16))]
-struct Scales {
-    mantissas: [u16; LANES],
-    /// How far products with the mantissas are to be shifted.
-    shifts: [u16; LANES],
+struct Frame {
+    zero: [u32; 4],
+    scales: MaybeUninit<[f32; LANES]>,
+    query: *const f32,
+    /// Pairs of the query: four at a time, and the rest.
+    fours: usize,
+    pairs: usize,
+    drop: usize,
 }
 
-/// Constants in the order of their use.
-#[repr(C)]
-struct Constants {
-    least: i32,
-    /// 32: a score's bits behind the point become 16.
-    step: u16,
-    cubic: [u16; 3],
-    one: u16,
-    /// Behind the point of a scale's mantissa, the one before it, the exponent's lowest bit, and the longest shift.
-    scales: [u16; 4],
-}
-
-static CONSTANTS: Constants = Constants {
-    least: -16 << SCORE_BITS,
-    step: 1 << (16 - SCORE_BITS),
-    cubic: [CUBIC[2] as u16, CUBIC[1] as u16, CUBIC[0] as u16],
-    one: 1 << 15,
-    scales: [127, 128, 1, 31],
-};
-
-/// Takes scales apart, of which `{shift}` points to the longest shift that there is.
-macro_rules! take_apart {
-    () => {
-        "ssai 7
-         ee.vld.128.ip q0, {scales}, 0
-         ee.vldbc.16.ip q1, {constants}, 2
-         ee.vldbc.16.ip q2, {constants}, 2
-         ee.andq q1, q0, q1
-         ee.vldbc.16.ip q3, {constants}, 2
-         ee.orq q1, q1, q2
-         ee.vmul.u16 q0, q0, q3
-         ee.vldbc.16 q4, {shift}
-         ee.zero.q q5
-         ee.vsubs.s16 q0, q4, q0
-         ee.vldbc.16.ip q2, {constants}, 2
-         ee.vmax.s16 q0, q0, q5
-         ee.vst.128.ip q1, {to}, 16
-         ee.vmin.s16 q0, q0, q2
-         ee.vst.128.ip q0, {to}, 16"
+/// Makes the sum in `$sum` a score, of which the key's scale, as a float, is in `$scale`.
+macro_rules! score {
+    ($sum:literal, $scale:literal, $at:literal) => {
+        concat!(
+            "trunc.s {t}, ",
+            $scale,
+            ", 0\nmulsh {",
+            $sum,
+            "}, {",
+            $sum,
+            "}, {t}\ns32i {",
+            $sum,
+            "}, {scores}, ",
+            $at
+        )
     };
 }
 
-/// Query · key of eight positions, less `drop` bits, times mantissas, and shifted.
-#[inline(always)]
-fn scaled_scores(query: &[f32], keys: &[i8], drop: i32, scales: &Scales) -> [i32; LANES] {
-    /// Makes a sum a score.
-    macro_rules! scale {
-        ($sum:literal, $mantissa:literal, $shift:literal) => {
-            concat!(
-                "l16ui {query}, {scales}, ",
-                $mantissa,
-                "\n",
-                "l16ui {keys}, {scales}, ",
-                $shift,
-                "\n",
-                "mull {",
-                $sum,
-                "}, {",
-                $sum,
-                "}, {query}\n",
-                "ssr {keys}\n",
-                "sra {",
-                $sum,
-                "}, {",
-                $sum,
-                "}\n",
-            )
-        };
-    }
-    static ZERO: Aligned<[u32; 4]> = Aligned([0; 4]);
-    let (a, b, c, d, e, f, g, h);
-    // SAFETY: Reads the query, and for each of its pairs 16 bytes of keys, which are aligned, as `Kernels` and
-    // `attention` checked.
-    unsafe {
-        asm!(
-            "ee.zero.q q0",
-            "ee.zero.qacc",
-            "beqz {fours}, 3f",
-            "2:",
-            "ee.vld.128.ip q1, {keys}, 16",
-            pair!(load),
-            pair!(load),
-            pair!(load),
-            pair!(),
-            "addi {fours}, {fours}, -1",
-            "bnez {fours}, 2b",
-            "3:",
-            "beqz {pairs}, 3f",
-            "2:",
-            "ee.vld.128.ip q1, {keys}, 16",
-            pair!(),
-            "addi {pairs}, {pairs}, -1",
-            "bnez {pairs}, 2b",
-            "3:",
-            // The upper 32 of 40 bits.
-            "rur.qacc_l_0 {a}",
-            "rur.qacc_l_1 {b}",
-            "rur.qacc_l_2 {c}",
-            "rur.qacc_l_3 {keys}",
-            "rur.qacc_l_4 {d}",
-            "rur.qacc_h_0 {e}",
-            "rur.qacc_h_1 {zero}",
-            "rur.qacc_h_2 {fours}",
-            "rur.qacc_h_3 {query}",
-            "rur.qacc_h_4 {pairs}",
-            "ssai 8",
-            "src {a}, {b}, {a}",
-            "src {e}, {zero}, {e}",
-            "ssai 16",
-            "src {b}, {c}, {b}",
-            "src {zero}, {fours}, {zero}",
-            "ssai 24",
-            "src {c}, {keys}, {c}",
-            "src {fours}, {query}, {fours}",
-            "ssr {drop}",
-            "sra {a}, {a}", "sra {b}, {b}", "sra {c}, {c}", "sra {d}, {d}",
-            "sra {e}, {e}", "sra {zero}, {zero}", "sra {fours}, {fours}", "sra {pairs}, {pairs}",
-            scale!("a", "0", "16"), scale!("b", "2", "18"), scale!("c", "4", "20"), scale!("d", "6", "22"),
-            scale!("e", "8", "24"), scale!("zero", "10", "26"), scale!("fours", "12", "28"),
-            scale!("pairs", "14", "30"),
-            query = inout(reg) query.as_ptr() => _,
-            keys = inout(reg) keys.as_ptr() => _,
-            zero = inout(reg) ZERO.0.as_ptr() => f,
-            fours = inout(reg) query.len() / 4 => g,
-            pairs = inout(reg) query.len() % 4 => h,
-            a = out(reg) a, b = out(reg) b, c = out(reg) c, d = out(reg) d, e = out(reg) e,
-            scales = in(reg) scales,
-            drop = in(reg) drop,
-            out("sar") _,
-            options(readonly, nostack)
-        );
-    }
-    [a, b, c, d, e, f, g, h]
+/// A number in all lanes.
+const fn all(number: u16) -> [u16; LANES] {
+    [number; LANES]
 }
+
+/// What [`Pie::weigh_all`] loads, in the order of its use.
+///
+/// Two bits b of a number give 2^b as the square of `256 + 157 * b`, less 16 bits: 1, 2.6, 4.96, 8.06 without what is
+/// behind the point. The bits are at some place; the factor takes them from there, times 157, to bit 16.
+#[repr(align(16))]
+struct Constants(#[expect(dead_code, reason = "the unit reads it")] [[u16; LANES]; 19]);
+
+const LEAST: u16 = ((-16_i32 << SCORE_BITS) as u32 & 0xffff) as u16;
+
+static CONSTANTS: Constants = Constants([
+    // The least score, of 32 bits.
+    [LEAST, 0xffff, LEAST, 0xffff, LEAST, 0xffff, LEAST, 0xffff],
+    all(0xffff),
+    all(3 << 8),
+    all(157 << 8),
+    all(3 << 10),
+    all(157 << 6),
+    all(256),
+    all(3 << SCORE_BITS),
+    all(157 << (16 - SCORE_BITS)),
+    all(3 << (SCORE_BITS + 2)),
+    all(157 << (14 - SCORE_BITS)),
+    all(256),
+    // A score's bits behind the point become 16.
+    all(1 << (16 - SCORE_BITS)),
+    all(CUBIC[2] as u16),
+    all(CUBIC[1] as u16),
+    all(CUBIC[0] as u16),
+    all(1 << 15),
+    // Behind the point of a scale's mantissa, and the one before it.
+    all(127),
+    all(128),
+]);
 
 impl Products for Pie {
     const WIDTH: usize = 1;
@@ -231,34 +157,119 @@ impl Products for Pie {
     }
 
     fn scores(self, query: &[f32], keys: &[i8]) -> [i32; LANES] {
-        scaled_scores(query, keys, 0, &Scales { mantissas: [1; LANES], shifts: [0; LANES] })
+        scalar::Scalar.scores(query, keys)
     }
 
+    /// A sum times a scale, which is of 8 bits shifted to the left, is a score in the upper 32 of 64 bits.
     #[inline(always)]
-    fn score(
+    fn score_all(
         self,
         query: &[f32],
         keys: &[i8],
-        scales: &[u16; LANES],
+        scales: &[[u16; LANES]],
         [drop, shift]: [i32; 2],
-        scores: &mut [f32; LANES],
+        most_key: u16,
+        scores: &mut [[f32; LANES]],
     ) {
-        let mut apart = MaybeUninit::<Scales>::uninit();
-        let shift = shift as i16;
-        // SAFETY: Reads the scales, which are aligned, and writes what is made of them.
-        let apart = unsafe {
+        // Scores as large as no model's: the scale would not fit 31 bits.
+        if shift - exponent_of(most_key) < 9 {
+            for (i, (scores, scales)) in scores.iter_mut().zip(scales).enumerate() {
+                let block_len = query.len() * 2 * LANES;
+                self.score(query, &keys[i * block_len..][..block_len], scales, [drop, shift], scores);
+            }
+            return;
+        }
+        // Shifts of 31 bits and more are the same; then to the exponent of a float that is the scale, shifted.
+        let exponents = [(shift - 31) << 7, (166 - shift) << 7].map(|exponent| exponent as i16);
+        let mut frame = Frame {
+            zero: [0; 4],
+            scales: MaybeUninit::uninit(),
+            query: query.as_ptr(),
+            fours: query.len() / 4,
+            pairs: query.len() % 4,
+            drop: 8 + drop as usize,
+        };
+        // SAFETY: Reads the query, and for each block its scales, and 16 bytes of keys for each pair of the query; writes
+        // its scores. All but the query are aligned, as `Kernels` and `attention` checked, and of as many blocks.
+        unsafe {
             asm!(
-                take_apart!(),
-                scales = in(reg) scales,
-                shift = in(reg) &raw const shift,
-                constants = inout(reg) &raw const CONSTANTS.scales => _,
-                to = inout(reg) apart.as_mut_ptr() => _,
+                "ee.vldbc.16.ip q6, {t}, 2",
+                "ee.vldbc.16.ip q7, {t}, 2",
+                "2:",
+                "ee.vld.128.ip q1, {scales}, 16",
+                "ee.zero.q q0",
+                "ee.vmax.s16 q1, q1, q6",
+                "addi {t}, {frame}, 16",
+                "ee.vadds.s16 q1, q1, q7",
+                "ee.zero.qacc",
+                "ee.vzip.16 q0, q1",
+                "l32i {query}, {frame}, 48",
+                "ee.vst.128.ip q0, {t}, 16",
+                "ee.vst.128.ip q1, {t}, -16",
+                "l32i {count}, {frame}, 52",
+                "ee.zero.q q0",
+                "beqz {count}, 4f",
+                "3:",
+                "ee.vld.128.ip q1, {keys}, 16",
+                pair!(load),
+                pair!(load),
+                pair!(load),
+                pair!(),
+                "addi {count}, {count}, -1",
+                "bnez {count}, 3b",
+                "4:",
+                "l32i {count}, {frame}, 56",
+                "l32i {c}, {frame}, 60",
+                "beqz {count}, 4f",
+                "3:",
+                "ee.vld.128.ip q1, {keys}, 16",
+                pair!(),
+                "addi {count}, {count}, -1",
+                "bnez {count}, 3b",
+                "4:",
+                // Sums are then of 24 bits, in 40 each.
+                "ee.srcmb.s16.qacc q3, {c}, 0",
+                "ee.ldf.128.ip f3, f2, f1, f0, {t}, 16",
+                "ee.ldf.128.ip f7, f6, f5, f4, {t}, 16",
+                "rur.qacc_l_0 {query}",
+                "rur.qacc_l_1 {count}",
+                "rur.qacc_l_2 {c}",
+                "rur.qacc_l_3 {d}",
+                "rur.qacc_l_4 {e}",
+                "srai {count}, {count}, 8",
+                "ssai 16",
+                "src {c}, {d}, {c}",
+                "ssai 24",
+                "src {d}, {e}, {d}",
+                score!("query", "f0", "0"), score!("count", "f1", "4"), score!("c", "f2", "8"),
+                score!("d", "f3", "12"),
+                "rur.qacc_h_0 {query}",
+                "rur.qacc_h_1 {count}",
+                "rur.qacc_h_2 {c}",
+                "rur.qacc_h_3 {d}",
+                "rur.qacc_h_4 {e}",
+                "srai {count}, {count}, 8",
+                "src {e}, {e}, {d}",
+                "ssai 16",
+                "src {c}, {d}, {c}",
+                score!("query", "f4", "16"), score!("count", "f5", "20"), score!("c", "f6", "24"),
+                score!("e", "f7", "28"),
+                "addi {scores}, {scores}, 32",
+                "sub {count}, {end}, {scores}",
+                "bnez {count}, 2b",
+                frame = in(reg) &raw mut frame,
+                keys = inout(reg) keys.as_ptr() => _,
+                scales = inout(reg) scales.as_ptr() => _,
+                end = in(reg) scores.as_ptr_range().end,
+                scores = inout(reg) scores.as_mut_ptr() => _,
+                t = inout(reg) exponents.as_ptr() => _,
+                query = out(reg) _, count = out(reg) _, c = out(reg) _, d = out(reg) _, e = out(reg) _,
+                out("f0") _, out("f1") _, out("f2") _, out("f3") _,
+                out("f4") _, out("f5") _, out("f6") _, out("f7") _,
                 out("sar") _,
                 options(nostack)
             );
-            apart.assume_init_ref()
-        };
-        *scores = scaled_scores(query, keys, drop, apart).map(|score| f32::from_bits(score as u32));
+        }
     }
 
     #[inline(always)]
@@ -285,116 +296,112 @@ impl Products for Pie {
     }
 
     #[inline(always)]
-    fn weigh(
+    fn weigh_all(
         self,
-        scores: &mut [f32; LANES],
+        scores: &mut [[f32; LANES]],
         most: i32,
-        scales: &[u16; LANES],
+        scales: &[[u16; LANES]],
         exponent: i32,
-        sum: &mut [i32; LANES],
-    ) {
-        /// 2 to the power of what is behind a score's point, with 15 bits behind that, and what is before it.
-        #[repr(C, align(16))]
-        struct Powers {
-            before: [u16; LANES],
-            behind: [u16; LANES],
-            scales: Scales,
-        }
-        /// Makes of them a probability and a weight; places of `before`, `behind`, `mantissas` and `shifts`.
-        macro_rules! weight {
-            ($before:literal, $behind:literal, $mantissa:literal, $shift:literal) => {
-                concat!(
-                    "l16ui {t}, {powers}, ",
-                    $before,
-                    "\n",
-                    "l16ui {weight}, {powers}, ",
-                    $behind,
-                    "\n",
-                    "ssr {t}\n",
-                    "srl {weight}, {weight}\n",
-                    "l16ui {t}, {powers}, ",
-                    $mantissa,
-                    "\n",
-                    "addi {weight}, {weight}, 1\n",
-                    "srli {weight}, {weight}, 1\n",
-                    "add {sum}, {sum}, {weight}\n",
-                    "mull {weight}, {weight}, {t}\n",
-                    "l16ui {t}, {powers}, ",
-                    $shift,
-                    "\n",
-                    "ssr {t}\n",
-                    "srl {weight}, {weight}\n",
-                    "addi {weight}, {weight}, 1\n",
-                    "srli {weight}, {weight}, 1\n",
-                    "s16i {weight}, {to}, ",
-                    $before,
-                    "\n",
-                )
-            };
-        }
-        let mut powers = MaybeUninit::<Powers>::uninit();
-        let shift = 6 + exponent as i16;
-        // SAFETY: Reads scores and scales, which are aligned, writes what is made of them, and the weights over the first
-        // scores. See `exp2` for how.
+    ) -> i32 {
+        // Scales less this have from 0 to 15 as exponent; those below give nothing.
+        let least = ((exponent - 15) << 7) as i16;
+        let sum;
+        // SAFETY: Reads scores and scales, which are aligned and of as many blocks, and writes the weights over the first
+        // scores. See `weigh` and `exp2` for what it does.
         unsafe {
             asm!(
-                "ee.vldbc.32 q2, {most}",
-                "ee.vld.128.ip q0, {scores}, 16",
-                "ee.vld.128.ip q1, {scores}, 16",
-                "ee.vldbc.32.ip q3, {constants}, 4",
-                "ee.vsubs.s32 q0, q0, q2",
-                "ee.vsubs.s32 q1, q1, q2",
-                "ee.vmax.s32 q0, q0, q3",
-                "ee.vmax.s32 q1, q1, q3",
-                "ee.vunzip.16 q0, q1",
-                "ssai 0",
-                "ee.vldbc.16.ip q2, {constants}, 2",
-                "ee.vmul.u16 q3, q0, q2",
+                "ee.vldbc.32 q7, {most}",
+                "ee.vldbc.16 q6, {least}",
+                "ee.zero.accx",
                 "ssai 16",
-                "ee.vmul.s16 q4, q0, q2",
-                "ee.zero.q q5",
-                "ee.vsubs.s16 q4, q5, q4",
-                "ee.vldbc.16.ip q5, {constants}, 2",
-                "ee.vst.128.ip q4, {to}, 16",
-                "ee.vmul.u16 q5, q3, q5",
-                "ee.vldbc.16.ip q6, {constants}, 2",
-                "ee.vadds.s16 q5, q5, q6",
-                "ee.vmul.u16 q5, q3, q5",
+                "2:",
+                "ee.vld.128.ip q0, {scores}, 16",
+                "ee.vld.128.ip q1, {scores}, -16",
+                "ee.vld.128.ip q2, {scales}, 0",
+                "mov {at}, {constants}",
+                "ee.vsubs.s32.ld.incp q3, {at}, q0, q0, q7",
+                "ee.vsubs.s32 q1, q1, q7",
+                "ee.vmax.s32.ld.incp q4, {at}, q0, q0, q3",
+                "ee.vmax.s32.ld.incp q3, {at}, q1, q1, q3",
+                "ee.vunzip.16 q0, q1",
+                // 2 to the power of the scale's exponent: of its lower two bits in q3, of the upper ones in q2, or nothing.
+                "ee.vsubs.s16.ld.incp q5, {at}, q2, q2, q6",
+                "ee.vcmp.gt.s16 q4, q2, q4",
+                "ee.vadds.s16.ld.incp q1, {at}, q2, q2, q2",
+                "ee.andq q3, q2, q3",
+                "ee.andq q2, q2, q1",
+                "ee.vmul.u16.ld.incp q1, {at}, q3, q3, q5",
+                "ee.vmul.u16.ld.incp q5, {at}, q2, q2, q1",
+                "ee.vadds.s16.ld.incp q1, {at}, q3, q3, q5",
+                "ee.vadds.s16 q2, q2, q5",
+                "ee.vmul.u16 q2, q2, q2",
+                "ee.andq q2, q2, q4",
+                "ee.vmul.u16.ld.incp q4, {at}, q3, q3, q3",
+                // The same of the score before its point, plus 16, in q1 and q4.
+                "ee.andq q1, q0, q1",
+                "ee.vmul.u16.ld.incp q4, {at}, q1, q1, q4",
+                "ee.vadds.s16.ld.incp q5, {at}, q1, q1, q5",
+                "ee.andq q4, q0, q4",
+                "ee.vmul.u16.ld.incp q5, {at}, q4, q4, q5",
+                "ee.vmul.u16 q1, q1, q1",
+                "ee.vadds.s16.ld.incp q5, {at}, q4, q4, q5",
+                "ee.vmul.u16 q4, q4, q4",
+                // The upper ones count four times.
+                "ssai 0",
+                "ee.vmul.u16 q2, q2, q2",
+                "ee.vmul.u16 q4, q4, q4",
+                "ee.vmul.u16 q2, q2, q2",
+                "ee.vmul.u16 q4, q4, q4",
+                "ee.vmul.u16.ld.incp q3, {at}, q2, q2, q3",
+                "ee.vmul.u16 q1, q1, q4",
+                "ee.vmul.u16.ld.incp q5, {at}, q4, q0, q5",
+                // 0, which alone is the same times 32, has 16 before its point then; 2^16 - 1 rounds to what 2^16 would.
+                "ssai 16",
+                "ee.vcmp.eq.s16 q0, q0, q4",
+                "ee.orq q1, q1, q0",
+                "ee.vmul.u16.ld.incp q0, {at}, q3, q3, q4",
+                "ee.vadds.s16.ld.incp q5, {at}, q3, q3, q5",
+                "ee.vmul.u16 q3, q3, q4",
                 // As a number with a sign the first of the cubic is less than 0, and the sum as well.
-                "ee.vldbc.16.ip q6, {constants}, 2",
-                "ee.vadds.s16 q5, q5, q6",
-                "ssai 17",
-                "ee.vmul.u16 q5, q3, q5",
-                "ee.vldbc.16.ip q6, {constants}, 2",
-                "ee.orq q5, q5, q6",
-                "ee.vst.128.ip q5, {to}, 16",
-                take_apart!(),
-                most = in(reg) &raw const most,
-                scores = inout(reg) scores.as_ptr() => _,
-                scales = in(reg) scales,
-                shift = in(reg) &raw const shift,
-                constants = inout(reg) &raw const CONSTANTS => _,
-                to = inout(reg) powers.as_mut_ptr() => _,
-                out("sar") _,
-                options(nostack)
-            );
-            asm!(
-                weight!("0", "16", "32", "48"),
-                weight!("2", "18", "34", "50"),
-                weight!("4", "20", "36", "52"),
-                weight!("6", "22", "38", "54"),
-                weight!("8", "24", "40", "56"),
-                weight!("10", "26", "42", "58"),
-                weight!("12", "28", "44", "60"),
-                weight!("14", "30", "46", "62"),
-                powers = in(reg) powers.as_ptr(),
-                to = in(reg) scores.as_mut_ptr(),
-                sum = inout(reg) sum[0],
-                t = out(reg) _, weight = out(reg) _,
+                "ee.vadds.s16 q3, q3, q0",
+                "ee.vmul.u16.ld.incp q0, {scales}, q4, q4, q5",
+                "ee.vmul.u16 q3, q3, q4",
+                "ee.orq q3, q3, q5",
+                // Half of what it is then, rounded up.
+                "ee.vmul.u16.ld.incp q3, {at}, q1, q1, q3",
+                "ee.vmul.u16 q4, q1, q5",
+                "ee.vsubs.s16.ld.incp q4, {at}, q1, q1, q4",
+                // Times the mantissa, less 6 bits; then with the scale's exponent, rounded.
+                "ee.andq q0, q0, q3",
+                "ee.orq q0, q0, q4",
+                "ee.vmulas.u16.accx q1, q4",
+                "ssai 6",
+                "ee.vmul.u16 q0, q0, q1",
+                "ee.mov.u16.qacc q5",
+                "ssai 16",
+                "ee.vmulas.u16.qacc q0, q2",
+                "ee.srcmb.s16.qacc q0, {sixteen}, 0",
+                "ee.vst.128.ip q0, {scores}, 32",
+                "sub {at}, {end}, {scores}",
+                "bnez {at}, 2b",
+                // Less the 7 bits of the factor of probabilities.
+                "rur.accx_0 {most}",
+                "rur.accx_1 {least}",
+                "ssai 7",
+                "src {most}, {least}, {most}",
+                most = inout(reg) &raw const most => sum,
+                least = inout(reg) &raw const least => _,
+                end = in(reg) scores.as_ptr_range().end,
+                scores = inout(reg) scores.as_mut_ptr() => _,
+                scales = inout(reg) scales.as_ptr() => _,
+                constants = in(reg) &raw const CONSTANTS,
+                at = out(reg) _,
+                sixteen = in(reg) 16,
                 out("sar") _,
                 options(nostack)
             );
         }
+        sum
     }
 
     #[inline(always)]
