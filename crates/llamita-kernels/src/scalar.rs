@@ -304,6 +304,13 @@ pub(crate) const MASS_LANES: usize = 4 * LANES;
 /// Sum and number of the elements that are `threshold` or more.
 pub(crate) fn mass_above(x: &[f32], threshold: f32) -> (f32, usize) {
     let mut lanes = [0.0; MASS_LANES];
+    let count = add_above(x, threshold, &mut lanes);
+    (sum_masses(lanes), count)
+}
+
+/// Adds the elements that are `threshold` or more to the lanes; returns their number.
+#[inline(always)]
+pub(crate) fn add_above(x: &[f32], threshold: f32, lanes: &mut [f32; MASS_LANES]) -> usize {
     let mut count = 0;
     for (i, &x) in x.iter().enumerate() {
         if x >= threshold {
@@ -311,8 +318,14 @@ pub(crate) fn mass_above(x: &[f32], threshold: f32) -> (f32, usize) {
             count += 1;
         }
     }
+    count
+}
+
+/// Sums the lanes of [`mass_above`].
+#[inline(always)]
+pub(crate) fn sum_masses(lanes: [f32; MASS_LANES]) -> f32 {
     let sum = |i| (lanes[i] + lanes[LANES + i]) + (lanes[2 * LANES + i] + lanes[3 * LANES + i]);
-    (sum_lanes(core::array::from_fn(sum)), count)
+    sum_lanes(core::array::from_fn(sum))
 }
 
 /// Finds the elements from `low` on that are below `high`; see [`crate::Kernels::between`].

@@ -98,15 +98,20 @@ impl Sampler {
     /// repetition penalty. `None` if a logit is not a number, or the largest is infinite.
     pub fn sample(&mut self, kernels: Kernels, logits: &mut [f32], text: &[u32]) -> Option<u32> {
         let Settings { temperature, top_k, top_p, min_p, repeat_penalty } = self.settings;
-        let (_, numbers) = kernels.mass_above(logits, f32::NEG_INFINITY);
-        if numbers < logits.len() || !kernels.max(logits).is_finite() {
+        let mut max = kernels.max(logits);
+        // A square is no number only if what it is of is none.
+        if !max.is_finite() || kernels.sum_of_squares(logits).is_nan() {
             return None;
         }
         if repeat_penalty != 1.0 {
             penalize(logits, &text[text.len().saturating_sub(REPEAT_WINDOW)..], repeat_penalty);
+            max = kernels.max(logits);
         }
         if temperature == 0.0 {
-            return likeliest(kernels, logits);
+            // The first token with the highest logit.
+            let mut token = [0];
+            let found = kernels.between(logits, max, f32::INFINITY, &mut token);
+            return (found == 1).then_some(token[0]);
         }
         if temperature != 1.0 {
             for logit in logits.iter_mut() {
@@ -149,12 +154,6 @@ impl Sampler {
         let random = (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32;
         (random >> 8) as f32 / 16_777_216.0
     }
-}
-
-/// The first token with the highest logit.
-fn likeliest(kernels: Kernels, logits: &[f32]) -> Option<u32> {
-    let max = kernels.max(logits);
-    logits.iter().position(|&logit| logit == max).map(|token| token as u32)
 }
 
 /// Makes each of the tokens in `recent` less likely, once.

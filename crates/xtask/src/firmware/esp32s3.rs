@@ -26,10 +26,9 @@ const MODEL_PARTITION: &str = "model";
 const INTERNAL: std::ops::Range<u64> = 0x4037_8000..0x403E_0000;
 /// What runs there, by the parts of names that `rwtext_hook.x` has as well: a product must be among it, and how the second
 /// core waits.
-const HOT: [&str; 6] = [
+const HOT: [&str; 5] = [
     "15llamita_kernels4arch",
     "15llamita_kernels5words",
-    "15llamita_kernels6scalar",
     "15llamita_kernels5cache",
     "15llamita_kernels4team5parts",
     WAIT,

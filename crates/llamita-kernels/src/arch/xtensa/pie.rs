@@ -10,13 +10,16 @@ mod floats;
 mod functions;
 mod products;
 mod quantize;
+mod sampling;
 
 use crate::quantized::{Input, Quantized, QuantizedRows};
 use crate::{Panel, Rows, scalar, words};
 
 pub(crate) use attention::attention;
+pub(crate) use floats::{rope, scale, sum_of_squares};
 pub(crate) use functions::swiglu;
-pub(crate) use scalar::{between, dot, mass_above, max, rope, scale, softmax, sum_of_squares};
+pub(crate) use sampling::{between, mass_above, max};
+pub(crate) use scalar::{dot, softmax};
 
 /// See [`crate::Kernels::matmul`].
 pub(crate) fn matmul(w: Rows<'_>, x: Input<'_>, out: Panel<'_>, add: bool) {
