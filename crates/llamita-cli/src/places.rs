@@ -55,8 +55,9 @@ pub struct Wanted<'t> {
     pub pin: bool,
 }
 
-/// Places a model on a board, with passes of as many tokens as take no more than a sixteenth of the memory beside what one
-/// takes: of the fastest, if that has room for it. They are fewer where the model has no place then; the inner error is that of the plan.
+/// Places a model on a board, with passes of as many tokens as take no more beside what one takes than a sixteenth of the
+/// fastest memory, or a 32nd of the file if that is less than a sixteenth of all memory. They are fewer where the model has
+/// no place then; the inner error is that of the plan.
 pub fn plan(
     wanted: &Wanted<'_>,
     board: &Board<'_>,
@@ -68,7 +69,7 @@ pub fn plan(
     let bytes = |batch| Ok::<_, Error>(4 * state_len(tape.config(), with(batch))? as u64);
     let least = bytes(logits)?;
     let fastest = board.memories.first().map_or(0, |memory| memory.size);
-    let limit = least + if least <= fastest { fastest } else { writable(board) } / 16;
+    let limit = least + (fastest / 16).max((file / 32).min(writable(board) / 16));
     let mut batch = MAX_BATCH.max(logits);
     while batch > logits && bytes(batch)? > limit {
         batch -= 1;

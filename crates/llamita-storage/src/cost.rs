@@ -18,7 +18,7 @@ pub struct Costs<'a> {
     /// How keys and values are kept.
     pub cache: CacheFormat,
     /// The memory that they are in, by its number.
-    pub state_memory: usize,
+    pub cache_memory: usize,
 }
 
 impl Costs<'_> {
@@ -76,7 +76,7 @@ impl Costs<'_> {
                 )
             }
         };
-        self.board.shared(cycles, seen * remembered * bytes, self.state_memory)
+        self.board.shared(cycles, seen * remembered * bytes, self.cache_memory)
     }
 
     /// Sines and cosines of the positions.

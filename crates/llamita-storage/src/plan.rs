@@ -2,8 +2,9 @@
 
 use core::fmt;
 
+use llamita::Stage;
+use llamita::state::{cache_len, state_len};
 use llamita::weights::{Matrix, Pass, Tape, Tensor};
-use llamita::{Stage, state_len};
 
 use crate::board::{Board, MEMORIES};
 use crate::cost::{Costs, stage};
@@ -46,10 +47,14 @@ pub struct Plan {
     pub norms: u64,
     /// The memory of buffers and norms.
     pub buffers_in: usize,
-    /// Bytes of the state.
+    /// Bytes of the state, keys and values apart.
     pub state: u64,
-    /// The memory of the state.
+    /// The memory of that.
     pub state_in: usize,
+    /// Bytes of keys and values.
+    pub cache: u64,
+    /// The memory of keys and values.
+    pub cache_in: usize,
     /// Bytes of all else.
     pub other: u64,
     /// The memory of all else.
@@ -75,6 +80,7 @@ impl Plan {
         let mut used = self.pinning.room;
         used[self.buffers_in] += self.buffers_len() + self.norms;
         used[self.state_in] += self.state;
+        used[self.cache_in] += self.cache;
         used[self.other_in] += self.other;
         used
     }
@@ -84,10 +90,26 @@ impl Plan {
         self.used().iter().sum()
     }
 
+    /// Seconds that a token waits for slower memories than the first, and for the medium, in the middle of a text.
+    fn reading(&self, board: &Board<'_>) -> f64 {
+        let home = self.mapped.map(|memory| board.memories[memory].rate);
+        let home = home.or(board.storage.map(|medium| medium.rate)).unwrap_or(f64::INFINITY);
+        let slower = board.memories.iter().enumerate().skip(1).map(|(i, memory)| {
+            let cached = if self.cache_in == i { self.cache / 2 } else { 0 };
+            (self.pinned[i] + cached) as f64 / memory.rate
+        });
+        self.streamed as f64 / home + slower.sum::<f64>()
+    }
+
     /// The tape in portions.
     pub const fn portions<'a>(&self, tape: Tape<'a>) -> Portions<'a> {
-        Portions::new(tape, self.buffer)
+        portions(tape, self.buffer, self.mapped.is_some())
     }
+}
+
+/// A tape in portions of a file in memory, or of one that is read.
+const fn portions(tape: Tape<'_>, buffer: usize, mapped: bool) -> Portions<'_> {
+    if mapped { Portions::mapped(tape, buffer) } else { Portions::new(tape, buffer) }
 }
 
 /// Why a model cannot be placed.
@@ -151,7 +173,7 @@ impl Free<'_> {
 }
 
 /// Places a model: first what it needs to run at all, then as many of its weights as there is memory for, in the fastest
-/// first.
+/// first. Keys and values are where a token waits least: it reads all weights, but of these only what the text has so far.
 ///
 /// All weights are read once for each token, so that any bytes are as good to pin as any others: beside buffers of a
 /// length, what is streamed is the least that is possible, but for at most a portion in each memory. Buffers are as long as
@@ -160,7 +182,6 @@ impl Free<'_> {
 /// # Errors
 /// If the model cannot run on the board.
 pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError> {
-    let tape = &request.tape;
     if board.memories.is_empty() || board.memories.len() > MEMORIES {
         return Err(PlanError::Board(board.memories.len()));
     }
@@ -171,22 +192,46 @@ pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError>
         return Err(PlanError::NoStorage(request.file));
     }
 
+    let writable = (0..board.memories.len()).filter(|&memory| !board.memories[memory].read_only);
+    let plans = writable.map(|cache_in| with_cache_in(cache_in, request, board, mapped));
+    // A plan rather than none, then what costs least; the fastest of those that are alike.
+    let cost = |plan: &Result<Plan, PlanError>| match plan {
+        Ok(plan) => (0, plan.reading(board)),
+        Err(PlanError::Memory(missing, _)) => (1, *missing as f64),
+        Err(_) => (2, 0.0),
+    };
+    let least = plans.min_by(|a, b| {
+        let ((a, cost_a), (b, cost_b)) = (cost(a), cost(b));
+        a.cmp(&b).then(cost_a.total_cmp(&cost_b))
+    });
+    least.unwrap_or(Err(PlanError::Board(0)))
+}
+
+/// Places a model with keys and values in a memory.
+fn with_cache_in(
+    cache_in: usize,
+    request: &Request<'_>,
+    board: &Board<'_>,
+    mapped: Option<usize>,
+) -> Result<Plan, PlanError> {
+    let tape = &request.tape;
+    let place = |buffer, buffers| place(request, board, mapped, cache_in, buffer, buffers);
     let least = Portions::least_buffer(tape);
     let best = board.storage.map_or(0, |medium| medium.best_read.min(1 << 30)) as usize;
     if mapped.is_some() {
         // Nothing is read, and portions need no memory. What is pinned in the fastest may be one of them, see
         // `Portions::of_mapped`.
-        let whole = place(request, board, mapped, Portions::whole(tape), 0)?;
+        let whole = place(Portions::whole(tape), 0)?;
         if whole.pinned[0] == whole.pinning.total {
             return Ok(whole);
         }
-        return place(request, board, mapped, Portions::mapped_buffer(tape), 0);
+        return place(Portions::mapped_buffer(tape), 0);
     }
     let buffers = request.buffers.clamp(1, MOST_READS - 1);
     // A block more, since portions are whole blocks, and should not be shorter.
     let mut buffer = (best + least).next_multiple_of(SECTOR);
     let placed = loop {
-        match place(request, board, mapped, buffer, buffers) {
+        match place(buffer, buffers) {
             Err(PlanError::Memory(..)) if buffer > least => {
                 // Shorter reads are slower, and better than none.
                 buffer = (buffer / 2).next_multiple_of(SECTOR).max(least);
@@ -195,7 +240,7 @@ pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError>
         }
     };
     // Perhaps the buffers take the memory that would pin everything.
-    let shortest = place(request, board, mapped, least, 1).ok();
+    let shortest = place(least, 1).ok();
     Ok(shortest.filter(|shortest| placed.streamed > 0 && shortest.streamed == 0).unwrap_or(placed))
 }
 
@@ -204,13 +249,15 @@ fn place(
     request: &Request<'_>,
     board: &Board<'_>,
     mapped: Option<usize>,
+    cache_in: usize,
     buffer: usize,
     buffers: usize,
 ) -> Result<Plan, PlanError> {
     let Request { tape, capacity, .. } = request;
     let single = if buffers > 0 { single_len(tape) } else { 0 };
     let norms = 4 * norms_len(tape.config()) as u64;
-    let state = 4 * state_len(tape.config(), *capacity).map_err(PlanError::State)? as u64;
+    let cache = 4 * cache_len(tape.config(), *capacity).map_err(PlanError::State)? as u64;
+    let state = 4 * state_len(tape.config(), *capacity).map_err(PlanError::State)? as u64 - cache;
     let of_buffers = buffer as u64 * buffers as u64 + single as u64 + norms;
 
     let mut free = Free { board, left: [0; MEMORIES] };
@@ -220,7 +267,8 @@ fn place(
     let overlap = buffers > 0 && board.storage.is_some_and(|medium| medium.overlap);
     let written = |memory: usize| !overlap || board.memories[memory].dma;
     let places = free.take(of_buffers, true, written, "buffers and norms").and_then(|buffers_in| {
-        let state_in = free.take(state, true, |_| true, "activations, keys and values")?;
+        let state_in = free.take(state, true, |_| true, "activations")?;
+        free.take(cache, true, |memory| memory == cache_in, "keys and values")?;
         let what = "the header, the vocabulary and the tokens";
         Ok((buffers_in, state_in, free.take(request.other, false, |_| true, what)?))
     });
@@ -228,21 +276,25 @@ fn place(
         PlanError::Memory(missing, what) => {
             // What could not even be tried counts as well.
             let writable = board.memories.iter().filter(|memory| !memory.read_only);
-            let all = of_buffers + state + request.other;
+            let all = of_buffers + state + cache + request.other;
             let all = all.saturating_sub(writable.map(|memory| memory.size).sum());
             PlanError::Memory(missing.max(all), what)
         }
         error => error,
     })?;
 
-    let portions = Portions::new(*tape, buffer);
+    let portions = portions(*tape, buffer, mapped.is_some());
     let total = portions.total();
-    let wanted = total + (portions_slack(&portions) * SECTOR) as u64;
+    let (slack, longest) = portions_slack(&portions);
+    let wanted = total + (slack * SECTOR) as u64;
     let mut room = [0; MEMORIES];
     for memory in (0..board.memories.len()).filter(|_| request.pin) {
         // To copy from a memory to a slower one would be no gain.
         if mapped.is_none_or(|home| board.memories[memory].rate > board.memories[home].rate) {
-            let left = wanted.saturating_sub(room.iter().sum()).next_multiple_of(SECTOR as u64);
+            let used = room.iter().sum();
+            // What is left at the end of one memory may be too little for a portion.
+            let ends = if used > 0 { longest } else { 0 };
+            let left = (wanted.saturating_sub(used) + ends).next_multiple_of(SECTOR as u64);
             room[memory] = (free.left[memory] / SECTOR as u64 * SECTOR as u64).min(left);
         }
     }
@@ -255,6 +307,8 @@ fn place(
         buffers_in,
         state,
         state_in,
+        cache,
+        cache_in,
         other: request.other,
         other_in,
         pinning: Pinning { total, room },
@@ -275,13 +329,13 @@ fn place(
     Ok(plan)
 }
 
-/// Sectors for the alignment of portions, if all are pinned.
-fn portions_slack(portions: &Portions<'_>) -> usize {
-    let (mut at, mut count) = (portions.start(), 0_usize);
+/// Sectors for the alignment of portions, if all are pinned, and bytes of the longest.
+fn portions_slack(portions: &Portions<'_>) -> (usize, u64) {
+    let (mut at, mut count, mut longest) = (portions.start(), 0_usize, 0);
     while let Some(portion) = portions.portion(at) {
-        (at, count) = (portion.end, count + 1);
+        (at, count, longest) = (portion.end, count + 1, longest.max(portion.len as u64));
     }
-    count.div_ceil(SECTOR / 64) + 1
+    (count.div_ceil(SECTOR / 64) + 1, longest)
 }
 
 /// What a pass takes.

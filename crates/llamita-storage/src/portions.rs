@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use llamita::Tape;
-use llamita::weights::Tensor;
+use llamita::weights::{Matrix, Tensor};
 use llamita_kernels::quantized::BLOCK_ROWS;
 
 use crate::board::MEMORIES;
@@ -11,6 +11,10 @@ use crate::sector::SECTOR;
 
 /// Memory for a portion is aligned as in the file to so many bytes.
 const ALIGNMENT: u64 = 64;
+
+/// Bytes of a file in memory that are one portion if they are the weights of one product: in two portions it would be two,
+/// and what is done with its result would wait for the second.
+const PRODUCT: u64 = 64 << 10;
 
 /// A place on the tape: a row of a matrix, or the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,13 +60,20 @@ pub struct Portions<'a> {
     tape: Tape<'a>,
     /// Bytes of the memory that a portion is read to, in whole sectors.
     buffer: usize,
+    /// Bytes of a product that is not cut, though it may be longer than that memory.
+    product: u64,
 }
 
 impl<'a> Portions<'a> {
     /// Portions that fit a buffer of this many bytes, at least [`Portions::least_buffer`], when the sectors that they
     /// touch are read.
     pub const fn new(tape: Tape<'a>, buffer: usize) -> Self {
-        Self { tape, buffer: buffer / SECTOR * SECTOR }
+        Self { tape, buffer: buffer / SECTOR * SECTOR, product: 0 }
+    }
+
+    /// Portions of a file in memory, which are longer where a small product needs it and end before one that they would cut.
+    pub const fn mapped(tape: Tape<'a>, buffer: usize) -> Self {
+        Self { product: PRODUCT, ..Self::new(tape, buffer) }
     }
 
     /// Bytes of the smallest buffer that a tape can be read with.
@@ -90,14 +101,14 @@ impl<'a> Portions<'a> {
 
     /// Portions of a file in memory: the longest, if they can all be pinned in the first of these memories.
     pub fn of_mapped(tape: Tape<'a>, room: [u64; MEMORIES]) -> Self {
-        let whole = Self::new(tape, Self::whole(&tape));
+        let whole = Self::mapped(tape, Self::whole(&tape));
         let pinning = Pinning { total: whole.total(), room };
         let mut cursor = Cursor::start(&whole);
         let mut places = core::iter::from_fn(|| cursor.step(&whole, &pinning));
         if places.all(|(_, place)| matches!(place, Place::Pinned(0, _))) {
             whole
         } else {
-            Self::new(tape, Self::mapped_buffer(&tape))
+            Self::mapped(tape, Self::mapped_buffer(&tape))
         }
     }
 
@@ -136,6 +147,22 @@ impl<'a> Portions<'a> {
         entry.offset + entry.format.bytes(row, Tape::shape(self.tape.config(), tensor).1)
     }
 
+    /// Where the product that begins at a position ends in the file, if it is one that is not cut.
+    fn product_end(&self, first: Position) -> Option<u64> {
+        let config = self.tape.config();
+        let Tensor::Matrix(matrix) = Tape::tensor(config, first.tensor) else { return None };
+        let last = match matrix {
+            Matrix::Wq(layer) => Matrix::Wv(layer),
+            Matrix::W1(layer) => Matrix::W3(layer),
+            Matrix::Wo(_) | Matrix::W2(_) => matrix,
+            Matrix::Wk(_) | Matrix::Wv(_) | Matrix::W3(_) | Matrix::Classifier => return None,
+        };
+        let tensor = Tensor::Matrix(last);
+        let end = self.place(Tape::index(config, tensor), Tape::shape(config, tensor).0);
+        let len = end.checked_sub(self.place(first.tensor, first.row))?;
+        (first.row == 0 && len <= self.product).then_some(end)
+    }
+
     /// The portion that begins at a position; none at the end.
     pub fn portion(&self, first: Position) -> Option<Portion> {
         if first >= self.end() {
@@ -144,12 +171,14 @@ impl<'a> Portions<'a> {
         let start = self.place(first.tensor, first.row);
         // The first sector has something before the portion.
         let limit = start - start % SECTOR as u64 + self.buffer as u64;
+        let limit = self.product_end(first).map_or(limit, |end| limit.max(end));
         // What has to be read for nothing between two matrices costs less than another read.
         let gap = self.buffer as u64 / 8;
         let (mut at, mut end) = (first, start);
         while at < self.end() {
             let place = self.place(at.tensor, at.row);
-            if place < end || place - end > gap {
+            let cut = || at > first && self.product_end(at).is_some_and(|end| end > limit);
+            if place < end || place - end > gap || cut() {
                 break;
             }
             let (rows, columns) =

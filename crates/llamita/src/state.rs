@@ -27,7 +27,7 @@ pub struct Capacity {
 pub enum StateError {
     /// A capacity is zero, or more logits than tokens are asked for.
     Capacity(Capacity),
-    /// The memory is not of the length that [`state_len`] gives: found, expected, in `f32`s.
+    /// The memory is not of the length that [`state_len`] or [`cache_len`] gives: found, expected, in `f32`s.
     Memory(usize, usize),
     /// This machine's memory could never hold the state.
     TooLarge,
@@ -151,27 +151,47 @@ impl<'a> State<'a> {
     /// If the memory is of another length or the capacity makes no sense.
     pub fn new(config: &Config, capacity: Capacity, memory: &'a mut [f32]) -> Result<Self, StateError> {
         let expected = state_len(config, capacity)?;
-        let lengths = Lengths::new(config, capacity).ok_or(StateError::TooLarge)?;
         if memory.len() != expected {
             return Err(StateError::Memory(memory.len(), expected));
         }
-        let mut rest = memory;
-        let mut take = |len| {
-            let (head, tail) = core::mem::take(&mut rest).split_at_mut(len);
-            rest = tail;
-            head
-        };
+        let (cache, memory) = memory.split_at_mut(cache_len(config, capacity)?);
+        Self::with_cache(config, capacity, memory, cache)
+    }
+
+    /// The same with memory of its own for keys and values, [`cache_len`] numbers, which may be slower: a token reads all
+    /// weights, but only as much of these as the text is long. The other memory is that much shorter.
+    ///
+    /// # Errors
+    /// As [`State::new`].
+    pub fn with_cache(
+        config: &Config,
+        capacity: Capacity,
+        memory: &'a mut [f32],
+        cache: &'a mut [f32],
+    ) -> Result<Self, StateError> {
+        let cached = cache_len(config, capacity)?;
+        let other = state_len(config, capacity)? - cached;
+        for (found, expected) in [(cache.len(), cached), (memory.len(), other)] {
+            if found != expected {
+                return Err(StateError::Memory(found, expected));
+            }
+        }
+        let lengths = Lengths::new(config, capacity).ok_or(StateError::TooLarge)?;
+        let (mut cached, mut rest) = (cache, memory);
+        let keys = lengths.cache.map(|len| split(&mut cached, len));
+        let values = lengths.cache.map(|len| split(&mut cached, len));
+        let mut take = |len| split(&mut rest, len);
         let cache = |[numbers, scales]: [&'a mut [f32]; 2]| match capacity.cache {
             CacheFormat::F32 => CacheMut::F32(numbers),
             CacheFormat::Q8 => CacheMut::Q8 { values: as_integers(numbers), scales: as_integers(scales) },
         };
-        // What vector units load whole runs of comes first, in lengths of such runs where sizes of the model are: where the
+        // What vector units load whole runs of comes first, in lengths of such runs where sizes of the model are: where a
         // memory begins with a run, all of it does.
         Ok(Self {
             config: *config,
             capacity,
-            keys: cache(lengths.cache.map(&mut take)),
-            values: cache(lengths.cache.map(&mut take)),
+            keys: cache(keys),
+            values: cache(values),
             scratch: take(lengths.scratch),
             x: take(lengths.x),
             xb: take(lengths.xb),
@@ -185,6 +205,13 @@ impl<'a> State<'a> {
     pub const fn capacity(&self) -> Capacity {
         self.capacity
     }
+}
+
+/// Takes so many numbers from the beginning.
+fn split<'a>(memory: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+    let (head, tail) = core::mem::take(memory).split_at_mut(len);
+    *memory = tail;
+    head
 }
 
 /// Memory of floats as integers of no more than their size.

@@ -274,15 +274,22 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
             let buffers = arena.sectors(plan.buffers * (plan.buffer / SECTOR), "buffers")?;
             let single = arena.sectors(plan.single / SECTOR, "a row of the embedding")?;
             let norms = arena.numbers(plan.norms as usize / size_of::<f32>(), "the norms")?;
-            let state = arenas[plan.state_in]
-                .numbers(plan.state as usize / size_of::<f32>(), "activations, keys and values")?;
+            let [state, cache] = [plan.state, plan.cache].map(|bytes| bytes as usize / size_of::<f32>());
+            let (cache, state) = if plan.cache_in == plan.state_in {
+                arenas[plan.state_in]
+                    .numbers(cache + state, "activations, keys and values")?
+                    .split_at_mut(cache)
+            } else {
+                let cache = arenas[plan.cache_in].numbers(cache, "keys and values")?;
+                (cache, arenas[plan.state_in].numbers(state, "activations")?)
+            };
             let mut pinned = <[&mut [Sector]; MEMORIES]>::default();
             for (memory, arena) in arenas.iter_mut().enumerate() {
                 pinned[memory] = arena.sectors(plan.pinning.room[memory] as usize / SECTOR, "the weights")?;
             }
-            Ok::<_, Short>((tokens, [buffers, single], norms, state, pinned))
+            Ok::<_, Short>((tokens, [buffers, single], norms, [state, cache], pinned))
         };
-        let (tokens, [buffers, single], norms, state, pinned) =
+        let (tokens, [buffers, single], norms, [state, cache], pinned) =
             take().map_err(|error| self.refuse(name, &error))?;
         // In flash the header takes no memory.
         let header_len = if plan.mapped.is_some() { 0 } else { header.len() };
@@ -311,7 +318,8 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
             }
         });
         let weights = weights.map_err(|error| self.refuse(name, &error))?;
-        let state = State::new(&config, capacity, state).map_err(|error| self.refuse(name, &error))?;
+        let state = State::with_cache(&config, capacity, state, cache);
+        let state = state.map_err(|error| self.refuse(name, &error))?;
         let engine = Engine::new(weights, state, self.port.team(), kernels);
         Ok(Session { name, engine, tokenizer, tokens, places, streamed })
     }

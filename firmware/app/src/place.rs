@@ -40,15 +40,15 @@ pub(crate) const fn tokens_len(context: usize) -> usize {
 
 impl Wanted<'_> {
     /// Places the model with the context that was asked for, or the longest that there is memory for. Passes have as
-    /// many tokens as take no more than a sixteenth of the memory beside what one takes.
+    /// many tokens as take no more beside what one takes than a sixteenth of the faster memory, or a 32nd of the file.
     pub fn place(&self) -> Result<(Capacity, Plan), PlanError> {
         let context = self.context.min(self.tape.config().seq_len);
         let state =
             |batch| state_len(self.tape.config(), self.capacity(context, batch)).map_err(PlanError::State);
         let least = state(1)? as u64;
         let [memory, more] = self.memories;
-        let room = if 4 * least <= memory { memory } else { memory + more };
-        let limit = least + room / 16 / size_of::<f32>() as u64;
+        let room = (memory / 16).max((self.file / 32).min((memory + more) / 16));
+        let limit = least + room / size_of::<f32>() as u64;
         let mut batch = BATCH;
         while batch > 1 && state(batch)? as u64 > limit {
             batch /= 2;
@@ -133,7 +133,7 @@ impl Places {
             capacity,
             file,
             vocabulary: vocabulary as u64,
-            state: plan.state + 4 * tokens_len(capacity.context) as u64,
+            state: plan.state + plan.cache + 4 * tokens_len(capacity.context) as u64,
             buffers: plan.buffers_len() + plan.norms,
             pinned: plan.pinned.iter().sum(),
             home: plan.streamed,

@@ -248,7 +248,7 @@ fn memories(board: &NamedBoard, outcome: &Outcome) -> Vec<MemoryUse> {
         name: memory.name.clone(),
         size: memory.memory.size,
         weights: if plan.mapped == Some(i) { plan.streamed } else { plan.pinned[i] },
-        state: of(i, plan.state_in, plan.state),
+        state: of(i, plan.state_in, plan.state) + of(i, plan.cache_in, plan.cache),
         buffers: of(i, plan.buffers_in, plan.buffers_len() + plan.norms),
         other: of(i, plan.other_in, plan.other),
     };

@@ -73,7 +73,7 @@ fn models() -> Vec<(&'static str, &'static File)> {
 }
 
 fn costs(board: Board<'static>, config: llamita::Config, planned: &Plan) -> Costs<'static> {
-    Costs { board, config, cache: CacheFormat::F32, state_memory: planned.state_in }
+    Costs { board, config, cache: CacheFormat::F32, cache_memory: planned.cache_in }
 }
 
 /// Storage from slow to as fast as memory, cores slow and fast, formats: a token takes as long as the slower of reading
@@ -252,12 +252,14 @@ fn a_model_in_flash_is_used_in_place() {
     let board = Board { memories: &memories, storage: None, ..board(1e6, 1.0, true) };
     let planned = plan(&Request { in_place: true, ..request(file, true) }, &board).unwrap();
     assert_eq!((planned.mapped, planned.buffers, planned.pinned[1]), (Some(2), 0, 0));
-    assert!(planned.pinned[0] > 50_000 && planned.streamed > 50_000, "{planned:?}");
+    assert!(planned.pinned[0] > 200_000 && planned.streamed > 40_000, "{planned:?}");
+    // It leaves the fast memory to weights, which are all read for each token.
+    assert_eq!((planned.state_in, planned.cache_in), (0, 1));
     let costs = Costs {
         board,
         config: *file.tape().config(),
         cache: CacheFormat::F32,
-        state_memory: planned.state_in,
+        cache_memory: planned.cache_in,
     };
     let time = predict(&planned, file.tape(), &costs, Pass { position: 10, batch: 1, logits: 1 });
     assert_eq!((time.parts[0], time.storage), (0.0, 0.0));

@@ -91,7 +91,7 @@ fn memories(board: &NamedBoard, outcome: &Outcome) -> Stack {
         let at = |place: usize, bytes: u64| if place == i { bytes } else { 0 };
         let mut parts = vec![
             plan.pinned[i],
-            at(plan.state_in, plan.state),
+            at(plan.state_in, plan.state) + at(plan.cache_in, plan.cache),
             at(plan.buffers_in, plan.buffers_len() + plan.norms),
             at(plan.other_in, plan.other),
         ];

@@ -134,7 +134,7 @@ impl Variant {
             Err(error) => return Ok(Err(error)),
         };
         let costs =
-            Costs { board: *board, config: self.config, cache: how.cache, state_memory: plan.state_in };
+            Costs { board: *board, config: self.config, cache: how.cache, cache_memory: plan.cache_in };
         let pass = |position, batch| Pass { position, batch, logits: 1 };
         let prompt_tokens = how.prompt.min(how.context);
         // As many passes as it takes, alike; that all but the last need no logits is left aside.

@@ -234,7 +234,7 @@ pub fn run(job: &Job<'_>) -> Result<()> {
         bar.set_position(done);
     };
 
-    let costs = Costs { board, config, cache: capacity.cache, state_memory: planned.state_in };
+    let costs = Costs { board, config, cache: capacity.cache, cache_memory: planned.cache_in };
     let team = job.team(model.bytes_per_token()?)?;
     let facts = Stats {
         state_bytes: 4 * state_len(&config, capacity)? as u64,
