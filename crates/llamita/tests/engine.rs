@@ -6,6 +6,7 @@ mod builder;
 mod common;
 
 use common::{File, Lender, logits, random_model};
+use llamita::state::{StateError, cache_len};
 use llamita::{
     CacheFormat, Capacity, Config, Engine, Error, Kernels, Resident, Solo, State, Weights, state_len,
 };
@@ -328,6 +329,13 @@ fn a_state_is_exactly_as_large_as_it_says() {
         let error = State::new(&config, capacity, &mut vec![0.0; wrong]).err().unwrap().to_string();
         assert_eq!(error, format!("the state was lent {wrong} numbers of memory, expected {len}"));
     }
+    let cached = cache_len(&config, capacity).unwrap();
+    let apart = |memory: usize, cache: usize| {
+        State::with_cache(&config, capacity, &mut vec![0.0; memory], &mut vec![0.0; cache]).err()
+    };
+    assert_eq!(apart(len - cached, cached), None);
+    assert_eq!(apart(len - cached + 1, cached - 1), Some(StateError::Memory(cached - 1, cached)));
+    assert_eq!(apart(len - cached - 1, cached), Some(StateError::Memory(len - cached - 1, len - cached)));
     for capacity in [
         Capacity { context: 0, batch: 1, logits: 1, cache: CacheFormat::F32 },
         Capacity { context: 1, batch: 0, logits: 0, cache: CacheFormat::F32 },

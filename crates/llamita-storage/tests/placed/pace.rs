@@ -252,7 +252,7 @@ fn a_model_in_flash_is_used_in_place() {
     let board = Board { memories: &memories, storage: None, ..board(1e6, 1.0, true) };
     let planned = plan(&Request { in_place: true, ..request(file, true) }, &board).unwrap();
     assert_eq!((planned.mapped, planned.buffers, planned.pinned[1]), (Some(2), 0, 0));
-    assert!(planned.pinned[0] > 200_000 && planned.streamed > 40_000, "{planned:?}");
+    assert!(planned.pinned[0] > 200_000 && planned.streamed > 20_000, "{planned:?}");
     // It leaves the fast memory to weights, which are all read for each token.
     assert_eq!((planned.state_in, planned.cache_in), (0, 1));
     let costs = Costs {

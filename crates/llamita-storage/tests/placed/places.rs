@@ -1,6 +1,8 @@
 //! Every way to place a model.
 
-use llamita_storage::{Home, InMemory, Pinning, Place, Portions, Sector, Verify};
+use llamita::Tape;
+use llamita::weights::{Matrix, Tensor};
+use llamita_storage::{Home, InMemory, Pinning, Place, Portion, Portions, Sector, Verify};
 use proptest::prelude::*;
 
 use crate::common::{File, Places, STREAMED, engine, expected, placed, reader, story};
@@ -91,6 +93,41 @@ fn a_pass_reads_what_is_not_pinned_once() {
     assert!((1.0..1.06).contains(&(read / streamed as f64)), "{read} of {streamed}");
     // A portion and a half is behind what is read for the next token.
     assert_eq!(after.retries, 0);
+}
+
+/// In memory nothing is gained by cutting a product, or by pinning half of it.
+#[test]
+fn products_of_a_file_in_memory_are_lent_in_one_piece() {
+    let file = File::nano();
+    let (tape, config) = (file.tape(), *file.tape().config());
+    let portions = Portions::mapped(tape, Portions::mapped_buffer(&tape));
+    let mut at = portions.start();
+    let all: Vec<_> = std::iter::from_fn(|| {
+        let portion = portions.portion(at)?;
+        at = portion.end;
+        Some(portion)
+    })
+    .collect();
+    assert!(all.len() > 2 * config.n_layers, "{all:?}");
+    for layer in 0..config.n_layers {
+        let products = [
+            &[Matrix::Wq(layer), Matrix::Wk(layer), Matrix::Wv(layer)][..],
+            &[Matrix::Wo(layer)],
+            &[Matrix::W1(layer), Matrix::W3(layer)],
+            &[Matrix::W2(layer)],
+        ];
+        for product in products {
+            let whole = |portion: &Portion| {
+                product.iter().all(|&matrix| {
+                    let rows = Tape::shape(&config, Tensor::Matrix(matrix)).0;
+                    portion.rows(Tape::index(&config, Tensor::Matrix(matrix)), rows) == (0..rows)
+                })
+            };
+            assert!(all.iter().any(whole), "{product:?} in {all:?}");
+        }
+    }
+    // The classifier is cut, and by no more than the others are.
+    assert!(all.iter().all(|portion| portion.len < 24 << 10), "{all:?}");
 }
 
 proptest! {
