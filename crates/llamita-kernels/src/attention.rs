@@ -69,7 +69,7 @@ pub(crate) trait Products: Copy {
             *to = pair(weights[low], weights[high]);
         }
     }
-    /// [`Products::score`] of all blocks; none of the scales of positions that count is larger than `most_key`.
+    /// [`Products::score`] of all blocks.
     #[inline(always)]
     fn score_all(
         self,
@@ -77,7 +77,6 @@ pub(crate) trait Products: Copy {
         keys: &[i8],
         scales: &[[u16; LANES]],
         drop_and_shift: [i32; 2],
-        _most_key: u16,
         scores: &mut [[f32; LANES]],
     ) {
         let keys = keys.chunks_exact(query.len() * 2 * LANES).zip(scales);
@@ -166,7 +165,7 @@ pub(crate) fn attention<P: Products>(
     let shift = (exponent + 127 + 7 - SCORE_BITS - drop).max(exponent_of(most_key) + 2);
     let scores = scores[positions].as_chunks_mut::<LANES>().0;
     let scales = key_scales[positions].as_chunks().0;
-    unit.score_all(query, keys, scales, [drop, shift], most_key, scores);
+    unit.score_all(query, keys, scales, [drop, shift], scores);
     scores.as_flattened_mut()[len..].fill(f32::from_bits(NONE as u32));
     let most = unit.most(scores);
 
@@ -211,7 +210,7 @@ fn mantissa(scale: u16) -> i32 {
 }
 
 #[inline(always)]
-pub(crate) fn exponent_of(scale: u16) -> i32 {
+fn exponent_of(scale: u16) -> i32 {
     i32::from(scale) >> 7
 }
 

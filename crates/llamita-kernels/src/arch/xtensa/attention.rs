@@ -7,7 +7,7 @@ use core::arch::asm;
 use core::mem::MaybeUninit;
 
 use super::{Aligned, aligned};
-use crate::attention::{CUBIC, Products, SCORE_BITS, exponent_of};
+use crate::attention::{CUBIC, Products, SCORE_BITS};
 use crate::{Cache, LANES, attention as integers, scalar, words};
 
 /// See [`crate::Kernels::attention`].
@@ -63,7 +63,9 @@ macro_rules! pair {
 #[repr(C, align(16))]
 struct Frame {
     zero: [u32; 4],
-    scales: MaybeUninit<[f32; LANES]>,
+    /// Of the scales of a block: powers of two, and mantissas in the lower bytes.
+    powers: MaybeUninit<[f32; LANES]>,
+    mantissas: MaybeUninit<[u16; LANES]>,
     query: *const f32,
     /// Pairs of the query: four at a time, and the rest.
     fours: usize,
@@ -71,17 +73,24 @@ struct Frame {
     drop: usize,
 }
 
-/// Makes the sum in `$sum` a score, of which the key's scale, as a float, is in `$scale`.
+/// Makes the sum in `$sum` a score: times the mantissa, and shifted, which is the upper half of the product with a power
+/// of two, in `$power` as a float.
 macro_rules! score {
-    ($sum:literal, $scale:literal, $at:literal) => {
+    ($sum:literal, $power:literal, $mantissa:literal, $at:literal) => {
         concat!(
-            "trunc.s {t}, ",
-            $scale,
+            "l8ui {factor}, {t}, ",
+            $mantissa,
+            "\nmull {",
+            $sum,
+            "}, {",
+            $sum,
+            "}, {factor}\ntrunc.s {factor}, ",
+            $power,
             ", 0\nmulsh {",
             $sum,
             "}, {",
             $sum,
-            "}, {t}\ns32i {",
+            "}, {factor}\ns32i {",
             $sum,
             "}, {scores}, ",
             $at
@@ -160,7 +169,6 @@ impl Products for Pie {
         scalar::Scalar.scores(query, keys)
     }
 
-    /// A sum times a scale, which is of 8 bits shifted to the left, is a score in the upper 32 of 64 bits.
     #[inline(always)]
     fn score_all(
         self,
@@ -168,22 +176,15 @@ impl Products for Pie {
         keys: &[i8],
         scales: &[[u16; LANES]],
         [drop, shift]: [i32; 2],
-        most_key: u16,
         scores: &mut [[f32; LANES]],
     ) {
-        // Scores as large as no model's: the scale would not fit 31 bits.
-        if shift - exponent_of(most_key) < 9 {
-            for (i, (scores, scales)) in scores.iter_mut().zip(scales).enumerate() {
-                let block_len = query.len() * 2 * LANES;
-                self.score(query, &keys[i * block_len..][..block_len], scales, [drop, shift], scores);
-            }
-            return;
-        }
-        // Shifts of 31 bits and more are the same; then to the exponent of a float that is the scale, shifted.
-        let exponents = [(shift - 31) << 7, (166 - shift) << 7].map(|exponent| exponent as i16);
+        // Of scales: what is before the point of a mantissa, all of an exponent, the exponent of the longest shift, and what
+        // makes of an exponent that of 2^(32 - shift).
+        let constants = [1 << 7, 0xff << 7, (shift - 31) << 7, (159 - shift) << 7].map(|bits| bits as i16);
         let mut frame = Frame {
             zero: [0; 4],
-            scales: MaybeUninit::uninit(),
+            powers: MaybeUninit::uninit(),
+            mantissas: MaybeUninit::uninit(),
             query: query.as_ptr(),
             fours: query.len() / 4,
             pairs: query.len() % 4,
@@ -193,20 +194,25 @@ impl Products for Pie {
         // its scores. All but the query are aligned, as `Kernels` and `attention` checked, and of as many blocks.
         unsafe {
             asm!(
+                "ee.vldbc.16.ip q4, {t}, 2",
+                "ee.vldbc.16.ip q5, {t}, 2",
                 "ee.vldbc.16.ip q6, {t}, 2",
                 "ee.vldbc.16.ip q7, {t}, 2",
                 "2:",
                 "ee.vld.128.ip q1, {scales}, 16",
                 "ee.zero.q q0",
+                "ee.orq q2, q1, q4",
                 "ee.vmax.s16 q1, q1, q6",
                 "addi {t}, {frame}, 16",
+                "ee.andq q1, q1, q5",
                 "ee.vadds.s16 q1, q1, q7",
-                "ee.zero.qacc",
+                "l32i {query}, {frame}, 64",
                 "ee.vzip.16 q0, q1",
-                "l32i {query}, {frame}, 48",
+                "ee.zero.qacc",
                 "ee.vst.128.ip q0, {t}, 16",
-                "ee.vst.128.ip q1, {t}, -16",
-                "l32i {count}, {frame}, 52",
+                "ee.vst.128.ip q1, {t}, 16",
+                "ee.vst.128.ip q2, {t}, -32",
+                "l32i {count}, {frame}, 68",
                 "ee.zero.q q0",
                 "beqz {count}, 4f",
                 "3:",
@@ -218,8 +224,8 @@ impl Products for Pie {
                 "addi {count}, {count}, -1",
                 "bnez {count}, 3b",
                 "4:",
-                "l32i {count}, {frame}, 56",
-                "l32i {c}, {frame}, 60",
+                "l32i {count}, {frame}, 72",
+                "l32i {c}, {frame}, 76",
                 "beqz {count}, 4f",
                 "3:",
                 "ee.vld.128.ip q1, {keys}, 16",
@@ -241,8 +247,8 @@ impl Products for Pie {
                 "src {c}, {d}, {c}",
                 "ssai 24",
                 "src {d}, {e}, {d}",
-                score!("query", "f0", "0"), score!("count", "f1", "4"), score!("c", "f2", "8"),
-                score!("d", "f3", "12"),
+                score!("query", "f0", "0", "0"), score!("count", "f1", "2", "4"), score!("c", "f2", "4", "8"),
+                score!("d", "f3", "6", "12"),
                 "rur.qacc_h_0 {query}",
                 "rur.qacc_h_1 {count}",
                 "rur.qacc_h_2 {c}",
@@ -252,8 +258,8 @@ impl Products for Pie {
                 "src {e}, {e}, {d}",
                 "ssai 16",
                 "src {c}, {d}, {c}",
-                score!("query", "f4", "16"), score!("count", "f5", "20"), score!("c", "f6", "24"),
-                score!("e", "f7", "28"),
+                score!("query", "f4", "8", "16"), score!("count", "f5", "10", "20"), score!("c", "f6", "12", "24"),
+                score!("e", "f7", "14", "28"),
                 "addi {scores}, {scores}, 32",
                 "sub {count}, {end}, {scores}",
                 "bnez {count}, 2b",
@@ -262,7 +268,8 @@ impl Products for Pie {
                 scales = inout(reg) scales.as_ptr() => _,
                 end = in(reg) scores.as_ptr_range().end,
                 scores = inout(reg) scores.as_mut_ptr() => _,
-                t = inout(reg) exponents.as_ptr() => _,
+                t = inout(reg) constants.as_ptr() => _,
+                factor = out(reg) _,
                 query = out(reg) _, count = out(reg) _, c = out(reg) _, d = out(reg) _, e = out(reg) _,
                 out("f0") _, out("f1") _, out("f2") _, out("f3") _,
                 out("f4") _, out("f5") _, out("f6") _, out("f7") _,
