@@ -111,7 +111,7 @@ struct StorageDescription {
     corrupt: f64,
 }
 
-/// Bytes, as a number or as a text such as "229k".
+/// Bytes, as a number or as a text such as "256k".
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Size {
@@ -394,7 +394,7 @@ mod tests {
         for (change, with, text) in [
             ("cores = 2 ", "cores = 0 ", "0 of cores, expected 1 to 1024"),
             ("clock_mhz = 240", "clock_mhz = -1", "clock_mhz is -1, expected a number from 0.001"),
-            ("size = \"229k\"", "size = \"many\"", "size of memory SRAM: expected"),
+            ("size = \"256k\"", "size = \"many\"", "size of memory SRAM: expected"),
             ("q8 = 0.068", "q8 = nan", "cycles of q8 is NaN"),
             ("step = 3650", "step = -1", "cycles of step is -1"),
             ("instruction = 1.25", "instruction = 0", "cycles_per_instruction is 0"),
@@ -403,7 +403,7 @@ mod tests {
             ("cores = 2 ", "colour = 2 ", "unknown field `colour`"),
             ("[[memory]]", "[[memories]]", "unknown field `memories`"),
             ("mb_per_s = 1919", "mb_per_s = 19", "expected the fastest first"),
-            ("size = \"229k\"", "size = \"229k\"\nread_only = true", "can be written"),
+            ("size = \"256k\"", "size = \"256k\"\nread_only = true", "can be written"),
         ] {
             let bad = good.replacen(change, with, 1);
             assert_ne!(bad, good, "{change}");

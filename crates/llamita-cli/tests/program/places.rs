@@ -138,7 +138,7 @@ fn a_plan_says_what_would_be_faster() {
 fn the_arithmetic_of_a_plan_is_what_was_counted() {
     let folder = Folder::new();
     let changes =
-        [("cores = 2", "cores = 1"), ("instruction = 1.25", "instruction = 1"), ("\"229k\"", "\"8M\"")];
+        [("cores = 2", "cores = 1"), ("instruction = 1.25", "instruction = 1"), ("\"256k\"", "\"8M\"")];
     let board = board(&folder, &[("clock_mhz = 240", "clock_mhz = 1"), changes[0], changes[1], changes[2]]);
     for (name, position, counted) in [
         ("nano", 10, [127, 62, 208, 41, 47, 166]),
