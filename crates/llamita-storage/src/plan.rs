@@ -194,11 +194,12 @@ pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError>
 
     let writable = (0..board.memories.len()).filter(|&memory| !board.memories[memory].read_only);
     let plans = writable.map(|cache_in| with_cache_in(cache_in, request, board, mapped));
-    // A plan rather than none, then what costs least; the fastest of those that are alike.
+    // A plan rather than none, long reads if any, then what costs least; the fastest of those that are alike.
     let cost = |plan: &Result<Plan, PlanError>| match plan {
+        Ok(plan) if plan.reads > 0 => (usize::MAX - plan.buffer, plan.reading(board)),
         Ok(plan) => (0, plan.reading(board)),
-        Err(PlanError::Memory(missing, _)) => (1, *missing as f64),
-        Err(_) => (2, 0.0),
+        Err(PlanError::Memory(missing, _)) => (usize::MAX, *missing as f64),
+        Err(_) => (usize::MAX, f64::INFINITY),
     };
     let least = plans.min_by(|a, b| {
         let ((a, cost_a), (b, cost_b)) = (cost(a), cost(b));
