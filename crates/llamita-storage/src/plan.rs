@@ -91,14 +91,15 @@ impl Plan {
     }
 
     /// Seconds that a token waits for slower memories than the first, and for the medium, in the middle of a text.
-    fn reading(&self, board: &Board<'_>) -> f64 {
+    // In single precision, which takes a chip less code.
+    fn reading(&self, board: &Board<'_>) -> f32 {
         let home = self.mapped.map(|memory| board.memories[memory].rate);
-        let home = home.or(board.storage.map(|medium| medium.rate)).unwrap_or(f64::INFINITY);
+        let home = home.or(board.storage.map(|medium| medium.rate)).unwrap_or(f64::INFINITY) as f32;
         let slower = board.memories.iter().enumerate().skip(1).map(|(i, memory)| {
             let cached = if self.cache_in == i { self.cache / 2 } else { 0 };
-            (self.pinned[i] + cached) as f64 / memory.rate
+            (self.pinned[i] + cached) as f32 / memory.rate as f32
         });
-        self.streamed as f64 / home + slower.sum::<f64>()
+        self.streamed as f32 / home + slower.sum::<f32>()
     }
 
     /// The tape in portions.
@@ -198,8 +199,8 @@ pub fn plan(request: &Request<'_>, board: &Board<'_>) -> Result<Plan, PlanError>
     let cost = |plan: &Result<Plan, PlanError>| match plan {
         Ok(plan) if plan.reads > 0 => (usize::MAX - plan.buffer, plan.reading(board)),
         Ok(plan) => (0, plan.reading(board)),
-        Err(PlanError::Memory(missing, _)) => (usize::MAX, *missing as f64),
-        Err(_) => (usize::MAX, f64::INFINITY),
+        Err(PlanError::Memory(missing, _)) => (usize::MAX, *missing as f32),
+        Err(_) => (usize::MAX, f32::INFINITY),
     };
     let least = plans.min_by(|a, b| {
         let ((a, cost_a), (b, cost_b)) = (cost(a), cost(b));
@@ -246,6 +247,8 @@ fn with_cache_in(
 }
 
 /// Places a model with buffers of a length.
+// Called from several places, and large.
+#[inline(never)]
 fn place(
     request: &Request<'_>,
     board: &Board<'_>,

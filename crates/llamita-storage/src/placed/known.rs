@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::portions::{Place, Portion, Position};
 
 /// Portions of a model that are known, at most, and an end.
-const MOST: usize = 32;
+const MOST: usize = 64;
 /// Numbers of memory for them.
 pub(super) const LEN: usize = MOST * size_of::<Known>() / size_of::<f32>();
 /// In place of a memory's number.
@@ -89,8 +89,8 @@ mod tests {
         assert_eq!(find(known, at(0, 7)), None);
         assert_eq!(find(known, at(0, 8)), Some((portion(at(0, 8), at(1, 8), 0), Place::Home)));
         assert_eq!(find(known, at(6, 7)), Some((portion(at(5, 8), at(6, 8), 500), Place::Pinned(1, 64))));
-        assert_eq!(find(known, at(30, 9)).map(|(portion, _)| portion.end), Some(at(31, 8)));
-        assert_eq!(find(known, at(31, 8)), None);
+        assert_eq!(find(known, at(62, 9)).map(|(portion, _)| portion.end), Some(at(63, 8)));
+        assert_eq!(find(known, at(63, 8)), None);
         assert!(find(&[], at(1, 8)).is_none());
         // What does not fit is not known.
         let large = (portion(at(0, 0), at(1, 0), 1 << 40), Place::Home);
