@@ -51,6 +51,8 @@ pub struct Cycles {
     pub logit: f64,
     /// For each portion of a matrix, whatever its size: having its rows lent, and sharing them out.
     pub step: f64,
+    /// The same, besides, where there are more cores than one: handing parts over, and waiting for them.
+    pub share: f64,
     /// Of attention over keys and values of eight bits: for a multiplication and addition.
     pub cached: f64,
     /// The same: for each position of a head, besides.
@@ -84,6 +86,7 @@ impl Cycles {
             angle: 4.0 * exp,
             logit: 4.0 * float + exp,
             step: 0.0,
+            share: 0.0,
             cached: float,
             position: exp,
             head: 0.0,

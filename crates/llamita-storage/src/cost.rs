@@ -26,7 +26,9 @@ impl Costs<'_> {
     pub fn product(&self, tape: &Tape<'_>, matrix: Matrix, rows: usize, batch: usize, memory: usize) -> f64 {
         let format = tape.entry(Tensor::Matrix(matrix)).format;
         let columns = Tape::shape(&self.config, Tensor::Matrix(matrix)).1;
-        self.board.alone(self.board.cycles.step) + self.board.product(format, rows, columns, batch, memory)
+        let Cycles { step, share, .. } = self.board.cycles;
+        let step = step + if self.board.cores > 1 { share } else { 0.0 };
+        self.board.alone(step) + self.board.product(format, rows, columns, batch, memory)
     }
 
     /// What is done before the product with a matrix: its input is computed, and rounded.
