@@ -218,6 +218,33 @@ macro_rules! scales {
     };
 }
 
+/// Writes a block's products, which are in f0 to f7, or adds them to what is there; takes a register.
+macro_rules! put_products {
+    ($register:literal) => {
+        concat!(
+            "l32i {",
+            $register,
+            "}, {at}, {of_add}\n\
+             beqz {",
+            $register,
+            "}, 3f\n\
+             ee.ldf.128.ip f11, f10, f9, f8, {out}, 16\n\
+             add.s f0, f8, f0\n\
+             add.s f1, f9, f1\n\
+             add.s f2, f10, f2\n\
+             add.s f3, f11, f3\n\
+             ee.ldf.128.ip f11, f10, f9, f8, {out}, -16\n\
+             add.s f4, f8, f4\n\
+             add.s f5, f9, f5\n\
+             add.s f6, f10, f6\n\
+             add.s f7, f11, f7\n\
+             3:\n\
+             ee.stf.128.ip f3, f2, f1, f0, {out}, 16\n\
+             ee.stf.128.ip f7, f6, f5, f4, {out}, 16",
+        )
+    };
+}
+
 mod row;
 
 use row::{Q4ByRow, Q8ByRow};
@@ -311,15 +338,7 @@ macro_rules! products {
                         $($code),+,
                         "addi {groups}, {groups}, -1",
                         "bnez {groups}, 2b",
-                        "l32i {sum}, {at}, {of_add}",
-                        "beqz {sum}, 3f",
-                        "ee.ldf.128.ip f11, f10, f9, f8, {out}, 16",
-                        "add.s f0, f8, f0", "add.s f1, f9, f1", "add.s f2, f10, f2", "add.s f3, f11, f3",
-                        "ee.ldf.128.ip f11, f10, f9, f8, {out}, -16",
-                        "add.s f4, f8, f4", "add.s f5, f9, f5", "add.s f6, f10, f6", "add.s f7, f11, f7",
-                        "3:",
-                        "ee.stf.128.ip f3, f2, f1, f0, {out}, 16",
-                        "ee.stf.128.ip f7, f6, f5, f4, {out}, 16",
+                        put_products!("sum"),
                         "l32i {sum}, {at}, {of_scales_len}",
                         "mov {scales}, {w}",
                         "addi {count}, {count}, -1",
