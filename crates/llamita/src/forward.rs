@@ -7,7 +7,8 @@ use llamita_kernels::{CacheMut, Kernels, LANES, Panel, Rows, Team};
 
 use crate::config::Config;
 use crate::profile::{Profile, Stage};
-use crate::state::{Rope, State, quantize};
+use crate::rope::Rope;
+use crate::state::{State, quantize};
 use crate::weights::{Matrix, Norm, Pass, Weights};
 
 /// A model that is ready to compute: weights, memory, and cores to do it.

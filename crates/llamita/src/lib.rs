@@ -54,6 +54,7 @@ pub mod generate;
 mod heap;
 pub mod profile;
 mod resident;
+mod rope;
 pub mod sampler;
 pub mod state;
 pub mod tokenizer;

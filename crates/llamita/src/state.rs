@@ -7,6 +7,7 @@ use llamita_kernels::{CacheFormat, CacheMut, Kernels, LANES};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::config::Config;
+use crate::rope::Rope;
 
 /// How many tokens a state is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,47 +247,4 @@ pub(crate) fn quantize<'s>(
         kernels.quantize(x, group, values, scales, sums);
     }
     Quantized { values, scales, sums }
-}
-
-/// The rotations of a batch's positions.
-pub(crate) struct Rope<'a> {
-    head_size: usize,
-    /// Radians per position of each pair: (head_size / 2,).
-    frequencies: &'a mut [f32],
-    /// (batch, head_size), that of a pair twice.
-    cos: &'a mut [f32],
-    /// (batch, head_size), that of a pair twice, first negated.
-    sin: &'a mut [f32],
-}
-
-impl<'a> Rope<'a> {
-    fn new(config: &Config, memory: &'a mut [f32]) -> Self {
-        let head_size = config.head_size;
-        let (frequencies, factors) = memory.split_at_mut(head_size / 2);
-        for (pair, frequency) in frequencies.iter_mut().enumerate() {
-            *frequency = 1.0 / libm::powf(config.rope_theta, (2 * pair) as f32 / head_size as f32);
-        }
-        let (cos, sin) = factors.split_at_mut(factors.len() / 2);
-        Self { head_size, frequencies, cos, sin }
-    }
-
-    /// Prepares the rotations of `count` positions from `position` on.
-    pub(crate) fn turn_to(&mut self, position: usize, count: usize) {
-        let cos = self.cos.chunks_exact_mut(self.head_size);
-        let sin = self.sin.chunks_exact_mut(self.head_size);
-        for (i, (cos, sin)) in cos.zip(sin).take(count).enumerate() {
-            let pairs = cos.as_chunks_mut::<2>().0.iter_mut().zip(sin.as_chunks_mut::<2>().0);
-            for ((cos, sin), frequency) in pairs.zip(self.frequencies.iter()) {
-                let (s, c) = libm::sincosf((position + i) as f32 * frequency);
-                *cos = [c, c];
-                *sin = [-s, s];
-            }
-        }
-    }
-
-    /// Cosines and sines for the `i`th position that was prepared: (head_size,) each.
-    pub(crate) fn at(&self, i: usize) -> (&[f32], &[f32]) {
-        let place = i * self.head_size..(i + 1) * self.head_size;
-        (&self.cos[place.clone()], &self.sin[place])
-    }
 }
