@@ -151,7 +151,8 @@ impl Team for Pair<'_> {
     fn run<P: Send>(&mut self, mut parts: impl Iterator<Item = P>, work: impl Fn(P) + Sync) {
         let Some(meeting) = self.helped() else { return parts.for_each(work) };
         loop {
-            let step = Parts::<P, _, MEMBERS, ROOM>::take(&mut parts, MEMBERS, &work);
+            let mut step = Parts::<P, _, MEMBERS, ROOM>::new(MEMBERS, &work);
+            step.take(&mut parts);
             if step.count() < 2 {
                 return step.work_from(0);
             }

@@ -42,20 +42,26 @@ impl Job {
 }
 
 impl<'f, P: Send, F: Fn(P) + Sync, const MEMBERS: usize, const ROOM: usize> Parts<'f, P, F, MEMBERS, ROOM> {
-    /// As many parts as there is room for.
-    pub fn take(parts: &mut impl Iterator<Item = P>, members: usize, work: &'f F) -> Self {
-        let mut step = Self {
+    /// No parts yet.
+    // Not filled here: what is returned may be copied, and with it the room of parts that are not there.
+    #[inline(always)]
+    pub const fn new(members: usize, work: &'f F) -> Self {
+        Self {
             parts: [const { UnsafeCell::new(MaybeUninit::uninit()) }; ROOM],
             count: 0,
-            members: members.min(MEMBERS),
+            members: if members < MEMBERS { members } else { MEMBERS },
             shares: [const { Share(AtomicUsize::new(0)) }; MEMBERS],
             work,
-        };
-        for (slot, part) in step.parts.iter_mut().zip(parts) {
-            slot.get_mut().write(part);
-            step.count += 1;
         }
-        step
+    }
+
+    /// Takes as many parts as there is room for.
+    #[inline(always)]
+    pub fn take(&mut self, parts: &mut impl Iterator<Item = P>) {
+        for (slot, part) in self.parts[self.count..].iter_mut().zip(parts) {
+            slot.get_mut().write(part);
+            self.count += 1;
+        }
     }
 
     /// Number of parts.

@@ -160,7 +160,8 @@ impl Threads {
 
     /// Does up to [`MAX_PARTS`] parts.
     fn step<P: Send, F: Fn(P) + Sync>(&mut self, parts: &mut impl Iterator<Item = P>, work: &F) -> bool {
-        let step = Parts::<P, F, MAX_MEMBERS, MAX_PARTS>::take(parts, self.members(), work);
+        let mut step = Parts::<P, F, MAX_MEMBERS, MAX_PARTS>::new(self.members(), work);
+        step.take(parts);
         if step.count() < 2 {
             step.work_from(0);
             return step.count() > 0;
