@@ -157,10 +157,11 @@ pub(crate) fn attention<P: Products>(
         return out.fill(f32::NAN);
     }
 
-    let exponent = query(q, magnitude, out);
+    let size_bits = q.len().next_power_of_two().ilog2() as i32;
+    let exponent = query(q, size_bits, magnitude, out);
     let query = &out[..q.len() / 2];
     // So many bits that a score less them, times 255, fits 32.
-    let drop = (q.len().next_power_of_two().ilog2() as i32 - 2).clamp(0, 8);
+    let drop = (size_bits - 2).clamp(0, 8);
     // At least 2 for the largest scale, so that differences of scores fit as well.
     let shift = (exponent + 127 + 7 - SCORE_BITS - drop).max(exponent_of(most_key) + 2);
     let scores = scores[positions].as_chunks_mut::<LANES>().0;
@@ -183,11 +184,11 @@ pub(crate) fn attention<P: Products>(
     }
 }
 
-/// Writes the query as pairs of integers; they are what it was times log2(e) and 2 to the power that is returned.
+/// Writes the query, of up to 2^`size_bits` numbers, as pairs of integers; they are what it was times log2(e) and 2 to the power that is returned.
 #[inline(always)]
-fn query(q: &[f32], magnitude: f32, pairs: &mut [f32]) -> i32 {
+fn query(q: &[f32], size_bits: i32, magnitude: f32, pairs: &mut [f32]) -> i32 {
     // Of 15 bits, fewer in heads so large that the sum of products would not fit 32.
-    let spare = (q.len().next_power_of_two().ilog2() as i32 - 10).max(0);
+    let spare = (size_bits - 10).max(0);
     let magnitude = magnitude.max(1e-30) * core::f32::consts::LOG2_E;
     let exponent = 13 - spare - ((magnitude.to_bits() >> 23) as i32 - 127);
     let scale = core::f32::consts::LOG2_E * f32::from_bits(((exponent + 127).clamp(1, 254) as u32) << 23);

@@ -124,6 +124,8 @@ pub struct Placed<'a, S: Source> {
     current: Option<(Portion, Place)>,
     /// The first portions, where none of them is read: they need not be found anew for each token.
     known: &'a [Known],
+    /// Of these, the one behind that which was found last.
+    next_known: usize,
     /// Whether some portion is not pinned.
     streams: bool,
     verify: Verify,
@@ -182,7 +184,7 @@ impl<'a, S: Source> Placed<'a, S> {
         if matches!(&self.current, Some((portion, _)) if portion.contains(position)) {
             return Ok(());
         }
-        if let Some(found) = known::find(self.known, position) {
+        if let Some(found) = known::find(self.known, &mut self.next_known, position) {
             self.current = Some(found);
             return Ok(());
         }
@@ -304,7 +306,9 @@ impl<'a, S: Source> Placed<'a, S> {
         let tensor = Tensor::Matrix(matrix);
         let (_, columns) = Tape::shape(self.config(), tensor);
         let entry = self.portions.tape().entry(tensor);
-        let [start, end] = [rows.start, rows.end].map(|row| entry.format.bytes(row, columns));
+        // Where all of a matrix is lent, it starts with the first row.
+        let start = if rows.start == 0 { 0 } else { entry.format.bytes(rows.start, columns) };
+        let end = entry.format.bytes(rows.end, columns);
         (entry.offset + start, (end - start) as usize)
     }
 

@@ -245,9 +245,10 @@ fn rmsnorm(kernels: Kernels, config: &Config, x: &[f32], weight: &[f32], out: &m
 /// attention expects them.
 fn rotate(kernels: Kernels, config: &Config, rope: &Rope<'_>, q: &mut [f32], k: &mut [f32]) {
     let scale = 1.0 / libm::sqrtf(config.head_size as f32);
-    for q in q.iter_mut() {
-        *q *= scale;
-    }
+    // Several at a time, which compilers for chips without vectors do not make of one.
+    let (eights, rest) = q.as_chunks_mut::<LANES>();
+    eights.iter_mut().for_each(|eight| eight.iter_mut().for_each(|q| *q *= scale));
+    rest.iter_mut().for_each(|q| *q *= scale);
     for (heads, dim) in [(q, config.q_dim()), (k, config.kv_dim())] {
         for (token, heads) in heads.chunks_exact_mut(dim).enumerate() {
             let (cos, sin) = rope.at(token);

@@ -60,16 +60,22 @@ pub(super) fn know(portions: impl Iterator<Item = (Portion, Place)>, memory: &mu
     &known[..if count == 0 { 0 } else { count + 1 }]
 }
 
-/// The portion that has a row, if it is known.
-pub(super) fn find(known: &[Known], position: Position) -> Option<(Portion, Place)> {
-    let next = known.partition_point(|known| known.position() <= position);
-    let (this, next) = (known.get(next.checked_sub(1)?)?, known.get(next)?);
+/// The portion that has a row, if it is known. It is looked for at `next` first, which becomes the one behind it: they are
+/// asked for one after another.
+pub(super) fn find(known: &[Known], next: &mut usize, position: Position) -> Option<(Portion, Place)> {
+    let pair = |at: usize| Some((known.get(at)?, known.get(at + 1)?));
+    let has = |(this, end): &(&Known, &Known)| (this.position()..end.position()).contains(&position);
+    if !pair(*next).is_some_and(|pair| has(&pair)) {
+        *next = known.partition_point(|known| known.position() <= position).checked_sub(1)?;
+    }
+    let (this, end) = pair(*next)?;
+    *next += 1;
     let place = match this.memory {
         HOME => Place::Home,
         memory => Place::Pinned(memory.into(), this.at as usize),
     };
-    let len = next.start.saturating_sub(this.start) as usize;
-    Some((Portion { first: this.position(), end: next.position(), start: this.start.into(), len }, place))
+    let len = end.start.saturating_sub(this.start) as usize;
+    Some((Portion { first: this.position(), end: end.position(), start: this.start.into(), len }, place))
 }
 
 #[cfg(test)]
@@ -86,12 +92,21 @@ mod tests {
         let mut memory = vec![0.0; LEN];
         let known = know(walk, &mut memory);
         assert_eq!(known.len(), MOST);
-        assert_eq!(find(known, at(0, 7)), None);
-        assert_eq!(find(known, at(0, 8)), Some((portion(at(0, 8), at(1, 8), 0), Place::Home)));
-        assert_eq!(find(known, at(6, 7)), Some((portion(at(5, 8), at(6, 8), 500), Place::Pinned(1, 64))));
-        assert_eq!(find(known, at(62, 9)).map(|(portion, _)| portion.end), Some(at(63, 8)));
-        assert_eq!(find(known, at(63, 8)), None);
-        assert!(find(&[], at(1, 8)).is_none());
+        let next = &mut 0;
+        assert_eq!(find(known, next, at(0, 7)), None);
+        assert_eq!(find(known, next, at(0, 8)), Some((portion(at(0, 8), at(1, 8), 0), Place::Home)));
+        assert_eq!(
+            find(known, next, at(6, 7)),
+            Some((portion(at(5, 8), at(6, 8), 500), Place::Pinned(1, 64)))
+        );
+        assert_eq!(find(known, next, at(62, 9)).map(|(portion, _)| portion.end), Some(at(63, 8)));
+        assert_eq!(find(known, next, at(63, 8)), None);
+        // One after another, and from the start anew.
+        for i in (0..63).chain(0..3) {
+            assert_eq!(find(known, next, at(i, 9)).map(|(portion, _)| portion.first), Some(at(i, 8)));
+            assert_eq!(*next, i + 1);
+        }
+        assert!(find(&[], next, at(1, 8)).is_none());
         // What does not fit is not known.
         let large = (portion(at(0, 0), at(1, 0), 1 << 40), Place::Home);
         assert!(know([large].into_iter(), &mut memory).is_empty());

@@ -68,6 +68,7 @@ impl<'a, S: Source> Placed<'a, S> {
             ahead: cursor,
             current: None,
             known: &[],
+            next_known: 0,
             streams: false,
             verify,
             verified: 0,
