@@ -134,6 +134,9 @@ pub(crate) fn halves(pair: f32) -> [i32; 2] {
 const BLOCKS: usize = 64;
 /// Bits behind the point of a score.
 pub(crate) const SCORE_BITS: i32 = 11;
+/// Bits that a score is shifted by at least. Scores are below 2^22 then, 2048 powers of two, and their mantissas shifted the
+/// other way, for units that multiply into an upper half, below 2^31.
+pub(crate) const LEAST_SHIFT: i32 = 9;
 /// A score that is none: farther below every other than a probability can tell, which are less than half as far from 0.
 const NONE: i32 = -(1 << 30);
 
@@ -162,8 +165,8 @@ pub(crate) fn attention<P: Products>(
     let query = &out[..q.len() / 2];
     // So many bits that a score less them, times 255, fits 32.
     let drop = (size_bits - 2).clamp(0, 8);
-    // At least 2 for the largest scale, so that differences of scores fit as well.
-    let shift = (exponent + 127 + 7 - SCORE_BITS - drop).max(exponent_of(most_key) + 2);
+    // At least so much for the largest scale, and more for all others.
+    let shift = (exponent + 127 + 7 - SCORE_BITS - drop).max(exponent_of(most_key) + LEAST_SHIFT);
     let scores = scores[positions].as_chunks_mut::<LANES>().0;
     let scales = key_scales[positions].as_chunks().0;
     unit.score_all(query, keys, scales, [drop, shift], scores);

@@ -63,9 +63,8 @@ macro_rules! pair {
 #[repr(C, align(16))]
 struct Frame {
     zero: [u32; 4],
-    /// Of the scales of a block: powers of two, and mantissas in the lower bytes.
-    powers: MaybeUninit<[f32; LANES]>,
-    mantissas: MaybeUninit<[u16; LANES]>,
+    /// Of the scales of a block: mantissas times a power of two.
+    factors: MaybeUninit<[f32; LANES]>,
     query: *const f32,
     /// Pairs of the query: four at a time, and the rest.
     fours: usize,
@@ -73,19 +72,13 @@ struct Frame {
     drop: usize,
 }
 
-/// Makes the sum in `$sum` a score: times the mantissa, and shifted, which is the upper half of the product with a power
-/// of two, in `$power` as a float.
+/// Makes the sum in `$sum` a score: times the mantissa, and shifted, which is the upper half of the product with the mantissa
+/// shifted the other way, in `$factor` as a float.
 macro_rules! score {
-    ($sum:literal, $power:literal, $mantissa:literal, $at:literal) => {
+    ($sum:literal, $factor:literal, $at:literal) => {
         concat!(
-            "l8ui {factor}, {t}, ",
-            $mantissa,
-            "\nmull {",
-            $sum,
-            "}, {",
-            $sum,
-            "}, {factor}\ntrunc.s {factor}, ",
-            $power,
+            "trunc.s {factor}, ",
+            $factor,
             ", 0\nmulsh {",
             $sum,
             "}, {",
@@ -178,13 +171,12 @@ impl Products for Pie {
         [drop, shift]: [i32; 2],
         scores: &mut [[f32; LANES]],
     ) {
-        // Of scales: what is before the point of a mantissa, all of an exponent, the exponent of the longest shift, and what
-        // makes of an exponent that of 2^(32 - shift).
-        let constants = [1 << 7, 0xff << 7, (shift - 31) << 7, (159 - shift) << 7].map(|bits| bits as i16);
+        // A scale is the upper half of a float, and times a power of two the mantissa that was shifted: what is added to its
+        // exponent. Those that would be shifted by more than 31 bits count as 2^8 times that power, which leaves as little.
+        let constants = [(shift - 31) << 7, (166 - shift) << 7].map(|bits| bits as i16);
         let mut frame = Frame {
             zero: [0; 4],
-            powers: MaybeUninit::uninit(),
-            mantissas: MaybeUninit::uninit(),
+            factors: MaybeUninit::uninit(),
             query: query.as_ptr(),
             fours: query.len() / 4,
             pairs: query.len() % 4,
@@ -194,25 +186,20 @@ impl Products for Pie {
         // its scores. All but the query are aligned, as `Kernels` and `attention` checked, and of as many blocks.
         unsafe {
             asm!(
-                "ee.vldbc.16.ip q4, {t}, 2",
-                "ee.vldbc.16.ip q5, {t}, 2",
                 "ee.vldbc.16.ip q6, {t}, 2",
                 "ee.vldbc.16.ip q7, {t}, 2",
                 "2:",
                 "ee.vld.128.ip q1, {scales}, 16",
                 "ee.zero.q q0",
-                "ee.orq q2, q1, q4",
                 "ee.vmax.s16 q1, q1, q6",
                 "addi {t}, {frame}, 16",
-                "ee.andq q1, q1, q5",
                 "ee.vadds.s16 q1, q1, q7",
-                "l32i {query}, {frame}, 64",
+                "l32i {query}, {frame}, 48",
                 "ee.vzip.16 q0, q1",
                 "ee.zero.qacc",
                 "ee.vst.128.ip q0, {t}, 16",
-                "ee.vst.128.ip q1, {t}, 16",
-                "ee.vst.128.ip q2, {t}, -32",
-                "l32i {count}, {frame}, 68",
+                "ee.vst.128.ip q1, {t}, -16",
+                "l32i {count}, {frame}, 52",
                 "ee.zero.q q0",
                 "beqz {count}, 4f",
                 "3:",
@@ -224,8 +211,8 @@ impl Products for Pie {
                 "addi {count}, {count}, -1",
                 "bnez {count}, 3b",
                 "4:",
-                "l32i {count}, {frame}, 72",
-                "l32i {c}, {frame}, 76",
+                "l32i {count}, {frame}, 56",
+                "l32i {c}, {frame}, 60",
                 "beqz {count}, 4f",
                 "3:",
                 "ee.vld.128.ip q1, {keys}, 16",
@@ -247,8 +234,7 @@ impl Products for Pie {
                 "src {c}, {d}, {c}",
                 "ssai 24",
                 "src {d}, {e}, {d}",
-                score!("query", "f0", "0", "0"), score!("count", "f1", "2", "4"), score!("c", "f2", "4", "8"),
-                score!("d", "f3", "6", "12"),
+                score!("query", "f0", "0"), score!("count", "f1", "4"), score!("c", "f2", "8"), score!("d", "f3", "12"),
                 "rur.qacc_h_0 {query}",
                 "rur.qacc_h_1 {count}",
                 "rur.qacc_h_2 {c}",
@@ -258,8 +244,7 @@ impl Products for Pie {
                 "src {e}, {e}, {d}",
                 "ssai 16",
                 "src {c}, {d}, {c}",
-                score!("query", "f4", "8", "16"), score!("count", "f5", "10", "20"), score!("c", "f6", "12", "24"),
-                score!("e", "f7", "14", "28"),
+                score!("query", "f4", "16"), score!("count", "f5", "20"), score!("c", "f6", "24"), score!("e", "f7", "28"),
                 "addi {scores}, {scores}, 32",
                 "sub {count}, {end}, {scores}",
                 "bnez {count}, 2b",
