@@ -1,5 +1,7 @@
 //! Attention over integers.
 //!
+//! Loops that fit are the core's own, `loopnez`, which take no instructions; the compiler makes none that they could meet.
+//!
 //! Numbers of eight bits become sixteen as the upper half of those, so sums are 256 times too large: they fit the 40 bits
 //! that the unit has for each.
 
@@ -141,16 +143,13 @@ impl Products for Pie {
         unsafe {
             asm!(
                 "ee.zero.q q0",
-                "beqz {blocks}, 3f",
-                "2:",
+                "loopnez {blocks}, 3f",
                 "ee.vld.128.ip q1, {scales}, 16",
-                "addi {blocks}, {blocks}, -1",
                 "ee.vmax.s16 q0, q0, q1",
-                "bnez {blocks}, 2b",
                 "3:",
                 "ee.vst.128.ip q0, {most}, 0",
                 scales = inout(reg) blocks.as_ptr() => _,
-                blocks = inout(reg) blocks.len() => _,
+                blocks = in(reg) blocks.len(),
                 most = in(reg) most.0.as_mut_ptr(),
                 options(nostack)
             );
@@ -271,15 +270,15 @@ impl Products for Pie {
         unsafe {
             asm!(
                 "ee.vld.128.ip q0, {scores}, 0",
-                "2:",
+                "loopnez {blocks}, 3f",
                 "ee.vld.128.ip q1, {scores}, 16",
                 "ee.vld.128.ip q2, {scores}, 16",
                 "ee.vmax.s32 q0, q0, q1",
                 "ee.vmax.s32 q0, q0, q2",
-                "bne {scores}, {end}, 2b",
+                "3:",
                 "ee.vst.128.ip q0, {most}, 0",
                 scores = inout(reg) scores.as_ptr() => _,
-                end = in(reg) scores.as_ptr_range().end,
+                blocks = in(reg) scores.len(),
                 most = in(reg) most.0.as_mut_ptr(),
                 options(nostack)
             );
@@ -306,7 +305,7 @@ impl Products for Pie {
                 "ee.vldbc.16 q6, {least}",
                 "ee.zero.accx",
                 "ssai 16",
-                "2:",
+                "loopnez {blocks}, 3f",
                 "ee.vld.128.ip q0, {scores}, 16",
                 "ee.vld.128.ip q1, {scores}, -16",
                 "ee.vld.128.ip q2, {scales}, 0",
@@ -374,8 +373,7 @@ impl Products for Pie {
                 "ee.vmulas.u16.qacc q0, q2",
                 "ee.srcmb.s16.qacc q0, {sixteen}, 0",
                 "ee.vst.128.ip q0, {scores}, 32",
-                "sub {at}, {end}, {scores}",
-                "bnez {at}, 2b",
+                "3:",
                 // Less the 7 bits of the factor of probabilities.
                 "rur.accx_0 {most}",
                 "rur.accx_1 {least}",
@@ -383,7 +381,7 @@ impl Products for Pie {
                 "src {most}, {least}, {most}",
                 most = inout(reg) &raw const most => sum,
                 least = inout(reg) &raw const least => _,
-                end = in(reg) scores.as_ptr_range().end,
+                blocks = in(reg) scores.len(),
                 scores = inout(reg) scores.as_mut_ptr() => _,
                 scales = inout(reg) scales.as_ptr() => _,
                 constants = in(reg) &raw const CONSTANTS,
@@ -408,14 +406,11 @@ impl Products for Pie {
                     "ee.zero.qacc",
                     "ee.vld.128.xp q1, {values}, {block_len}",
                     "ee.vld.128.ip q2, {weights}, 32",
-                    "beqz {blocks}, 3f",
-                    "2:",
+                    "loopnez {blocks}, 3f",
                     "ee.zero.q q0",
-                    "addi {blocks}, {blocks}, -1",
                     "ee.vzip.8 q0, q1",
                     "ee.vmulas.s16.qacc.ld.xp q1, {values}, {block_len}, q2, q1",
                     "ee.vmulas.s16.accx.ld.ip q2, {weights}, 32, q2, q0",
-                    "bnez {blocks}, 2b",
                     "3:",
                     "ee.zero.q q0",
                     "ee.vzip.8 q0, q1",
@@ -454,7 +449,7 @@ impl Products for Pie {
                     weights = inout(reg) weights.as_ptr() => _,
                     values = inout(reg) values.as_ptr().wrapping_add(2 * LANES * i) => _,
                     block_len = in(reg) block_len,
-                    blocks = inout(reg) weights.len() - 1 => _,
+                    blocks = in(reg) weights.len() - 1,
                     t = out(reg) _, u = out(reg) _, v = out(reg) _,
                     a = out(reg) a, b = out(reg) b,
                     out("sar") _,
