@@ -38,6 +38,9 @@ pub(crate) enum Next {
     Load,
     /// There is no model.
     Idle,
+    /// The kernels are timed, with the model's memory, and the model is loaded anew.
+    #[cfg(feature = "kernels")]
+    Kernels,
     /// The program ends.
     Quit,
 }
@@ -76,6 +79,11 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
         loop {
             next = match (next, self.chosen.clone()) {
                 (Next::Quit, _) => break,
+                #[cfg(feature = "kernels")]
+                (Next::Kernels, chosen) => {
+                    crate::kernels::tell(&mut self.port, memory);
+                    chosen.map_or(Next::Idle, |_| Next::Load)
+                }
                 (Next::Load, Some(name)) => self.load([&mut *memory, &mut *more], &name),
                 _ => self.console(None),
             };
@@ -209,6 +217,8 @@ impl<'m, 'c, M: Machine, C: Card> App<'m, 'c, M, C> {
                 }
                 (Command::Set(setting, value), session) => self.set(setting, value, session.is_some()),
                 (Command::Model(typed), _) => self.choose(typed),
+                #[cfg(feature = "kernels")]
+                (Command::Kernels, _) => Some(Next::Kernels),
                 (Command::Quit, _) => Some(Next::Quit),
                 (Command::Help, _) => {
                     for (name, what) in HELP {

@@ -22,6 +22,9 @@ pub(crate) enum Command<'l> {
     Plan,
     SelfTest,
     Bench,
+    /// How fast the kernels multiply.
+    #[cfg(feature = "kernels")]
+    Kernels,
     Quit,
 }
 
@@ -39,7 +42,7 @@ pub(crate) enum Setting {
 }
 
 /// For the help: commands and what they do.
-pub(crate) const HELP: [(&str, &str); 16] = [
+pub(crate) const HELP: [(&str, &str); 16 + cfg!(feature = "kernels") as usize] = [
     ("TEXT", "continue this text; an empty line or /go lets the model begin. Ctrl-C stops it"),
     ("/models", "list the models in flash and on the card"),
     ("/model NAME", "load one of them, by its name or number; without either, the last one again"),
@@ -54,6 +57,8 @@ pub(crate) const HELP: [(&str, &str); 16] = [
     ("/plan", "tell where the model is"),
     ("/selftest", "compare the arithmetic with its reference; takes 14 KB of stack more"),
     ("/bench", "make 32 tokens without telling them, for the statistics"),
+    #[cfg(feature = "kernels")]
+    ("/kernels", "time the products of each format on one core, and load the model anew"),
     ("/json on|off", "tell everything as JSON, an object a line"),
     ("/quit", "end the program, where it can end"),
 ];
@@ -101,6 +106,8 @@ pub(crate) fn parse(line: &str) -> Result<Command<'_>, Refused<'_>> {
         "/plan" => Command::Plan,
         "/selftest" => Command::SelfTest,
         "/bench" => Command::Bench,
+        #[cfg(feature = "kernels")]
+        "/kernels" => Command::Kernels,
         "/quit" => Command::Quit,
         _ => return Err(Refused::Unknown(name)),
     })

@@ -29,6 +29,8 @@ mod command;
 mod decimal;
 mod editor;
 mod either_card;
+#[cfg(feature = "kernels")]
+mod kernels;
 mod load;
 mod models;
 mod panel;
@@ -69,6 +71,12 @@ pub trait Machine {
 
     /// Ticks of a second.
     const TICKS_PER_SECOND: u64;
+
+    /// A counter of the asking core's cycles, or instructions on an emulator, that comes around; for `/kernels`, where there
+    /// is one.
+    fn cycles() -> Option<u32> {
+        None
+    }
 
     /// What the board is called.
     const NAME: &'static str;

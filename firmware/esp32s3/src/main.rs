@@ -20,6 +20,7 @@ use esp_hal::Config;
 use esp_hal::clock::CpuClock;
 use esp_hal::delay::Delay;
 use esp_hal::timer::systimer::{SystemTimer, Unit};
+use esp_hal::xtensa_lx::timer::get_cycle_count;
 use llamita_firmware::{EitherCard, Lent, Machine, Paced, Panel, SpiCard, run};
 use llamita_kernels::Pair;
 use llamita_storage::sd::BlockDevice;
@@ -54,6 +55,10 @@ impl Machine for Board {
 
     fn ticks() -> u64 {
         SystemTimer::unit_value(Unit::Unit0)
+    }
+
+    fn cycles() -> Option<u32> {
+        Some(get_cycle_count())
     }
 
     fn team(&self) -> Pair<'static> {

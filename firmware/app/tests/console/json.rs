@@ -97,6 +97,23 @@ fn every_line_is_an_object() {
 }
 
 #[test]
+#[cfg(feature = "kernels")]
+fn rates_of_products_are_objects() {
+    let shown = shown(
+        300 << 10,
+        None,
+        None::<&llamita_firmware::NoCard>,
+        ["/json on", "/kernels", "/json off"].map(line),
+    );
+    let events = events(&shown.parts[2]);
+    assert_eq!(names(&events), ["kernels"; 6].into_iter().chain(["ready"]).collect::<Vec<_>>());
+    let formats =
+        events[..6].iter().map(|event| (event["quant"].as_str().unwrap(), event["group"].as_u64().unwrap()));
+    assert!(formats.eq(["q8", "q4"].into_iter().flat_map(|quant| [288, 64, 32].map(|group| (quant, group)))));
+    assert!(events[..6].iter().all(|event| event["million_weights_per_second"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
 fn a_story_is_stopped_and_lines_wait() {
     let card = Card::with(&[("nano.gguf", NANO.bytes())]);
     let steps = vec![

@@ -165,6 +165,32 @@ fn a_self_test_feeds_the_watchdog() {
 }
 
 #[test]
+#[cfg(feature = "kernels")]
+fn products_are_timed_and_the_model_comes_back() {
+    let formats = ["q8, 288", "q8, 288", "q8, 288", "q4, 288", "q4, 288", "q4, 288"];
+    let groups = ["a scale a row", "groups of 64", "groups of 32"].repeat(2);
+    for (memory, mapped) in [(1 << 20, Some(NANO.bytes())), (1 << 20, None), (8 << 10, None)] {
+        let shown = shown(memory, mapped, None::<&NoCard>, ["/kv f32", "/temp 0", "/kernels", ""].map(line));
+        let told: Vec<_> = shown.parts[3].lines().filter(|line| line.contains(" million weights")).collect();
+        assert_eq!(told.len(), formats.len(), "{}", shown.parts[3]);
+        for ((line, format), group) in told.iter().zip(formats).zip(&groups) {
+            // As many rows as there is memory for.
+            let format = if memory > 8 << 10 { format } else { &format[..3] };
+            assert!(line.contains(format) && line.contains(group), "{line}");
+            let rate = line.split_once(": ").unwrap().1.split(' ').next().unwrap();
+            assert!(rate.parse::<f64>().unwrap() > 0.0, "{line}");
+        }
+        match mapped {
+            Some(_) => assert_eq!(shown.story(3), golden("greedy")),
+            None => assert!(shown.parts[4].contains("error: there is no model"), "{}", shown.parts[4]),
+        }
+    }
+    let shown = shown(2 << 10, None, None::<&NoCard>, [line("/kernels")]);
+    let refused = "error: a product takes 2320 bytes of memory, 2048 are lent";
+    assert!(shown.parts[1].contains(refused), "{}", shown.parts[1]);
+}
+
+#[test]
 fn commands_answer() {
     let card = Card::with(&[("nano.gguf", NANO.bytes())]);
     let lines = [
