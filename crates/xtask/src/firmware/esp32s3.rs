@@ -25,7 +25,7 @@ const MODEL_PARTITION: &str = "model";
 /// Code inside the chip, which no cache has to fetch.
 const INTERNAL: std::ops::Range<u64> = 0x4037_8000..0x403E_0000;
 /// What runs there, by the parts of names that `rwtext_hook.x` has as well: a product must be among it, and how the second
-/// core waits.
+/// core waits, if it is started.
 const HOT: [&str; 5] = [
     "15llamita_kernels4arch",
     "15llamita_kernels5words",
@@ -35,6 +35,8 @@ const HOT: [&str; 5] = [
 ];
 const PRODUCT: &str = "6matmul";
 const WAIT: &str = "7Meeting4help";
+/// What esp-hal starts the second core with.
+const SECOND_CORE: &str = "start_core1";
 /// The least memory inside the chip that must be left for a model.
 const LEAST_ARENA: u64 = 248 << 10;
 
@@ -106,14 +108,21 @@ pub struct Layout {
     misplaced: Vec<String>,
     /// Names of what is there of that.
     hot: Vec<String>,
+    /// Whether the second core is started.
+    both_cores: bool,
 }
 
 /// Look at where the parts of a program are.
 pub fn measure(program: &Path) -> Result<Layout> {
     let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let file = object::File::parse(&*bytes)?;
-    let mut layout =
-        Layout { size: size::measure(program)?, internal: 0, misplaced: Vec::new(), hot: Vec::new() };
+    let mut layout = Layout {
+        size: size::measure(program)?,
+        internal: 0,
+        misplaced: Vec::new(),
+        hot: Vec::new(),
+        both_cores: false,
+    };
     layout.internal = file
         .sections()
         .filter(|section| INTERNAL.contains(&section.address()))
@@ -121,6 +130,7 @@ pub fn measure(program: &Path) -> Result<Layout> {
         .sum();
     for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
         let name = symbol.name()?;
+        layout.both_cores |= name.contains(SECOND_CORE);
         if HOT.iter().any(|part| name.contains(part)) {
             let inside = INTERNAL.contains(&symbol.address());
             let names = if inside { &mut layout.hot } else { &mut layout.misplaced };
@@ -134,7 +144,7 @@ impl Layout {
     /// What is hot must be inside the chip, and memory for models be left there.
     pub fn check(&self) -> Result<()> {
         ensure!(self.misplaced.is_empty(), "not in internal memory: {}", self.misplaced.join(", "));
-        for part in [PRODUCT, WAIT] {
+        for part in [PRODUCT].into_iter().chain(self.both_cores.then_some(WAIT)) {
             let found = self.hot.iter().any(|name| name.contains(part));
             ensure!(found, "nothing named {part} is in internal memory: see rwtext_hook.x");
         }
