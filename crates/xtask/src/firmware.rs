@@ -7,6 +7,7 @@ mod emulator;
 pub mod esp32s3;
 mod faults;
 mod prompts;
+mod release;
 mod size;
 mod story;
 
@@ -24,6 +25,7 @@ use board::{Board, Medium, Place, Room, Tools};
 #[derive(clap::Subcommand)]
 pub enum Task {
     Build(BuildOptions),
+    Release(ReleaseOptions),
     Run(RunOptions),
     Bench(bench::Options),
 }
@@ -67,6 +69,16 @@ pub struct BuildOptions {
     model: PathBuf,
 }
 
+/// Build what a release carries: the image of the flash, its checksum, and a page that writes it from a browser.
+///
+/// They are in target/firmware/web, for any server: python3 -m http.server --directory target/firmware/web
+#[derive(clap::Args)]
+pub struct ReleaseOptions {
+    /// The model in the image.
+    #[arg(long, value_name = "PATH", default_value = story::MODEL)]
+    model: PathBuf,
+}
+
 /// Boards that can be bought, by the name of their folder.
 #[derive(Clone, Copy, ValueEnum)]
 enum Chip {
@@ -101,7 +113,10 @@ impl Name {
 pub fn run(task: &Task) -> Result<()> {
     match task {
         Task::Build(BuildOptions { board: Chip::Esp32s3, model }) => {
-            esp32s3::build(&found(esp32s3::Toolchain::find()?)?, model)
+            esp32s3::build(&found(esp32s3::Toolchain::find()?)?, model).map(|_| ())
+        }
+        Task::Release(ReleaseOptions { model }) => {
+            esp32s3::release(&found(esp32s3::Toolchain::find()?)?, model)
         }
         Task::Run(options) => tell(options),
         Task::Bench(options) => bench::bench(&board::ALL, options),

@@ -12,7 +12,7 @@ use espflash::image_format::idf::IdfBootloaderFormat;
 use espflash::target::{Chip, XtalFrequency};
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
-use super::{built, size};
+use super::{built, release, size};
 use crate::ci::report::Outcome;
 use crate::ci::tools::{output, root, run};
 
@@ -193,22 +193,32 @@ pub fn image(program: &Path, model: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The step of `cargo xtask ci`: the program can be built, and its parts are where they have to be.
+/// The step of `cargo xtask ci`: what a release carries can be built, and the program's parts are where they have to be.
 pub fn check() -> Result<Outcome> {
     let toolchain = match Toolchain::find()? {
         Ok(toolchain) => toolchain,
         Err(outcome) => return Ok(outcome),
     };
-    build(&toolchain, super::story::MODEL.as_ref())?;
+    release(&toolchain, super::story::MODEL.as_ref())?;
     Ok(Outcome::Passed)
 }
 
-/// Build the program, look at it, and write the image.
-pub fn build(toolchain: &Toolchain, model: &Path) -> Result<()> {
+/// Build what a release carries.
+pub fn release(toolchain: &Toolchain, model: &Path) -> Result<()> {
+    let image = build(toolchain, model)?;
+    let folder = built().join("web");
+    release::write(&fs::read(image)?, &folder)?;
+    println!("{}, for a release of version {}", folder.display(), release::VERSION);
+    Ok(())
+}
+
+/// Build the program, look at it, and write the image. Returns where that is.
+pub fn build(toolchain: &Toolchain, model: &Path) -> Result<PathBuf> {
     let program = toolchain.build()?;
     let layout = measure(&program)?;
     println!("esp32s3: {layout}");
     layout.check()?;
-    println!("{}, to be written to flash from 0 on", image(&program, model)?.display());
-    Ok(())
+    let image = image(&program, model)?;
+    println!("{}, to be written to flash from 0 on", image.display());
+    Ok(image)
 }
