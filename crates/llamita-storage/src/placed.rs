@@ -74,8 +74,9 @@ pub enum Verify {
 
 /// Where the weights come from that are not pinned.
 pub enum Home<'a, S: Source> {
-    /// A file in memory, as in memory-mapped flash: they are used in place.
-    Mapped(&'a [u8]),
+    /// A file in memory, as in memory-mapped flash: they are used in place, in portions of so many bytes, see
+    /// [`Plan::buffer`](crate::plan::Plan::buffer).
+    Mapped(&'a [u8], usize),
     /// A file that is read.
     Streamed(Reader<S>),
 }
@@ -168,7 +169,7 @@ impl<'a, S: Source> Placed<'a, S> {
                 let stats = reader.stats();
                 Stats { retries: stats.retries + self.failed_ever, ..stats }
             }
-            Home::Mapped(_) => Stats::default(),
+            Home::Mapped(..) => Stats::default(),
         }
     }
 
@@ -248,7 +249,7 @@ impl<'a, S: Source> Placed<'a, S> {
         let at = (start - portion.start) as usize;
         match (place, &self.home) {
             (Place::Pinned(memory, offset), _) => &bytes(self.pinned[*memory])[offset + at..][..len],
-            (Place::Home, Home::Mapped(file)) => &file[start as usize..][..len],
+            (Place::Home, Home::Mapped(file, _)) => &file[start as usize..][..len],
             (Place::Home, Home::Streamed(reader)) => &reader.current()[at..at + len],
         }
     }
@@ -416,7 +417,7 @@ impl<S: Source> Weights for Placed<'_, S> {
             rows.row(token as usize - first, out);
             Ok(())
         };
-        if let Home::Mapped(file) = &self.home {
+        if let Home::Mapped(file, _) = &self.home {
             return row(&file[start as usize..][..len], out);
         }
         // Where the classifier is the embedding, it may be pinned.

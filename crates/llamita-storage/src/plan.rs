@@ -37,7 +37,7 @@ pub struct Request<'a> {
 pub struct Plan {
     /// The memory, by its number, that holds the file, where it is used in place; else it is streamed.
     pub mapped: Option<usize>,
-    /// Bytes of a memory for portions.
+    /// Bytes of a memory for portions; where the file is used in place, bytes of a portion.
     pub buffer: usize,
     /// Their number.
     pub buffers: usize,
@@ -221,8 +221,7 @@ fn with_cache_in(
     let least = Portions::least_buffer(tape);
     let best = board.storage.map_or(0, |medium| medium.best_read.min(1 << 30)) as usize;
     if mapped.is_some() {
-        // Nothing is read, and portions need no memory. What is pinned in the fastest may be one of them, see
-        // `Portions::of_mapped`.
+        // Nothing is read, and portions need no memory. They are the longest where all are pinned in the fastest.
         let whole = place(Portions::whole(tape), 0)?;
         if whole.pinned[0] == whole.pinning.total {
             return Ok(whole);

@@ -99,19 +99,6 @@ impl<'a> Portions<'a> {
         ends.max().map_or(0, |end| usize::try_from(end).unwrap_or(usize::MAX / 2)) + SECTOR
     }
 
-    /// Portions of a file in memory: the longest, if they can all be pinned in the first of these memories.
-    pub fn of_mapped(tape: Tape<'a>, room: [u64; MEMORIES]) -> Self {
-        let whole = Self::mapped(tape, Self::whole(&tape));
-        let pinning = Pinning { total: whole.total(), room };
-        let mut cursor = Cursor::start(&whole);
-        let mut places = core::iter::from_fn(|| cursor.step(&whole, &pinning));
-        if places.all(|(_, place)| matches!(place, Place::Pinned(0, _))) {
-            whole
-        } else {
-            Self::mapped(tape, Self::mapped_buffer(&tape))
-        }
-    }
-
     /// The tape.
     pub const fn tape(&self) -> &Tape<'a> {
         &self.tape

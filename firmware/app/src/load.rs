@@ -306,7 +306,7 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
                 let reads = plan.streamed > 0 || !config.shared_classifier;
                 (Home::Streamed(reader), Some(extents).filter(|_| reads))
             }
-            (Origin::Flash(file), _) => (Home::Mapped(file), None),
+            (Origin::Flash(file), _) => (Home::Mapped(file, plan.buffer), None),
             // It was found there.
             (Origin::Card(_), None) => return Err(self.refuse(name, &"there is no card any more: /models")),
         };

@@ -26,7 +26,7 @@ impl<'a, S: Source> Placed<'a, S> {
     ) -> Result<Self, Error<S::Error>> {
         let Lent { norms, pinned } = lent;
         let (len, buffer) = match &home {
-            Home::Mapped(file) => (file.len() as u64, usize::MAX / 2),
+            Home::Mapped(file, portion) => (file.len() as u64, *portion),
             Home::Streamed(reader) => (reader.source().len(), reader.buffer_len()),
         };
         let ends = Tape::tensors(tape.config()).map(|tensor| tape.entry(tensor).offset + tape.bytes(tensor));
@@ -53,7 +53,7 @@ impl<'a, S: Source> Placed<'a, S> {
 
         let room = core::array::from_fn(|memory| (pinned[memory].len() * SECTOR) as u64);
         let portions = match home {
-            Home::Mapped(_) => Portions::of_mapped(tape, room),
+            Home::Mapped(..) => Portions::mapped(tape, buffer),
             Home::Streamed(_) => Portions::new(tape, buffer),
         };
         let cursor = Cursor::start(&portions);
@@ -79,7 +79,7 @@ impl<'a, S: Source> Placed<'a, S> {
             repeats: false,
         };
         placed.streams = placed.walk().any(|(_, place)| place == Place::Home);
-        if !placed.streams || matches!(placed.home, Home::Mapped(_)) {
+        if !placed.streams || matches!(placed.home, Home::Mapped(..)) {
             placed.known = known::know(placed.walk(), room_to_know);
         }
         let (pinned, embedding) = (placed.pinned_bytes(), tape.bytes(Tensor::Embedding));
@@ -99,7 +99,7 @@ impl<'a, S: Source> Placed<'a, S> {
         let (tries, step) = match &self.home {
             // Two sectors may belong to others as well.
             Home::Streamed(reader) => (reader.patience().tries, reader.buffer_len() - 2 * SECTOR),
-            Home::Mapped(_) => (1, Portions::mapped_buffer(&tape)),
+            Home::Mapped(..) => (1, Portions::mapped_buffer(&tape)),
         };
         let classifier = Tensor::Matrix(Matrix::Classifier);
         let index = Tape::index(tape.config(), classifier);
@@ -127,7 +127,7 @@ impl<'a, S: Source> Placed<'a, S> {
                         let at = at + (next - from) as usize;
                         hasher.update(&bytes(self.pinned[memory])[at..at + len]);
                     }
-                    (_, Home::Mapped(file)) => hasher.update(&file[next as usize..][..len]),
+                    (_, Home::Mapped(file, _)) => hasher.update(&file[next as usize..][..len]),
                     (_, Home::Streamed(reader)) => {
                         reader.take(span).map_err(|error| Error::Read(Tensor::Embedding, error))?;
                         hasher.update(reader.current());
@@ -160,7 +160,7 @@ impl<'a, S: Source> Placed<'a, S> {
             let Place::Pinned(memory, offset) = place else { continue };
             let span = span(&portion);
             let from = match &mut self.home {
-                Home::Mapped(file) => &file[span.start as usize..][..span.len],
+                Home::Mapped(file, _) => &file[span.start as usize..][..span.len],
                 Home::Streamed(reader) => {
                     reader.take(span).map_err(|error| read_error(&self.portions, &portion, error))?;
                     reader.current()
@@ -194,7 +194,7 @@ fn load_norms<'a, S: Source>(
         let mut tries = 0;
         loop {
             match home {
-                Home::Mapped(file) => {
+                Home::Mapped(file, _) => {
                     out.as_mut_bytes().copy_from_slice(&file[span.start as usize..][..span.len]);
                 }
                 Home::Streamed(reader) => reader

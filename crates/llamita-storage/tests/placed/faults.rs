@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use llamita_storage::{Cause, Error, Finished, Home, InMemory, Patience, Sector, Source, Verify};
+use llamita_storage::{Cause, Error, Finished, Home, InMemory, Patience, Portions, Sector, Source, Verify};
 
 use crate::common::{File, Places, STREAMED, Told, engine, expected, placed, reader, story};
 
@@ -205,9 +205,12 @@ fn damaged_files_tell_nothing() {
                 let Err(llamita::Error::Weights(Error::Checksum(_))) = told else {
                     panic!("a damaged {tensor:?} was used, {shared} {pinned:?}");
                 };
-                let mapped = placed::<Faulty>(file.tape(), Home::Mapped(file.bytes()), places);
-                let told = mapped.map_err(llamita::Error::Weights).and_then(|w| story(&mut engine(w), 1));
-                assert!(matches!(told, Err(llamita::Error::Weights(Error::Checksum(_)))), "{tensor:?}");
+                let tape = file.tape();
+                for portion in [Portions::mapped_buffer(&tape), Portions::whole(&tape)] {
+                    let mapped = placed::<Faulty>(tape, Home::Mapped(file.bytes(), portion), places);
+                    let told = mapped.map_err(llamita::Error::Weights).and_then(|w| story(&mut engine(w), 1));
+                    assert!(matches!(told, Err(llamita::Error::Weights(Error::Checksum(_)))), "{tensor:?}");
+                }
             }
         }
     }

@@ -34,8 +34,11 @@ fn streamed_pinned_and_mixed_are_as_resident() {
             }
         }
         let places = Places { pinned, ..STREAMED };
-        let weights = placed::<Memory>(file.tape(), Home::Mapped(file.bytes()), places).unwrap();
-        assert!(story(&mut engine(weights), 4).unwrap() == told, "mapped, {pinned:?}");
+        let tape = file.tape();
+        for portion in [Portions::mapped_buffer(&tape), Portions::whole(&tape)] {
+            let weights = placed::<Memory>(tape, Home::Mapped(file.bytes(), portion), places).unwrap();
+            assert!(story(&mut engine(weights), 4).unwrap() == told, "mapped, {portion} {pinned:?}");
+        }
     }
 }
 

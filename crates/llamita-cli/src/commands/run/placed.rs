@@ -265,7 +265,7 @@ pub fn run(job: &Job<'_>) -> Result<()> {
 
     let now = clock::board_nanoseconds;
     let home = match &whole {
-        Some(file) => Home::Mapped(file.content.bytes()),
+        Some(file) => Home::Mapped(file.content.bytes(), planned.buffer),
         None => {
             // A board without storage has the model in memory.
             let medium = board.storage.ok_or_else(|| refuse(&"the board has no storage"))?;
