@@ -114,8 +114,10 @@ impl Sampler {
             return (found == 1).then_some(token[0]);
         }
         if temperature != 1.0 {
+            // Chips take six times as long to divide.
+            let inverse = 1.0 / temperature;
             for logit in logits.iter_mut() {
-                *logit /= temperature;
+                *logit *= inverse;
             }
         }
         kernels.softmax(logits);

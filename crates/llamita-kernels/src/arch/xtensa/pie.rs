@@ -17,9 +17,9 @@ use crate::{Panel, Rows, scalar, words};
 
 pub(crate) use attention::attention;
 pub(crate) use floats::{rope, scale, sum_of_squares};
-pub(crate) use functions::swiglu;
+pub(crate) use functions::{softmax, swiglu};
 pub(crate) use sampling::{between, mass_above, max};
-pub(crate) use scalar::{dot, softmax};
+pub(crate) use scalar::dot;
 
 /// See [`crate::Kernels::matmul`].
 pub(crate) fn matmul(w: Rows<'_>, x: Input<'_>, out: Panel<'_>, add: bool) {
