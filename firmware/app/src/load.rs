@@ -98,11 +98,12 @@ impl<'c, M: Machine, C: Card> App<'_, 'c, M, C> {
         };
         let mut pieces = [Extent::EMPTY; PIECES];
         let extents = Extents::find(&card, name, &mut pieces).map_err(|error| self.refuse(name, &error))?;
-        let memory = mem::take(seldom_used(&mut memories));
+        let lender = seldom_used(&mut memories);
+        let memory = mem::take(lender);
         let len = self.read_header(&card, extents, name, memory)?;
         let (header, rest) = memory.split_at_mut(len.div_ceil(SECTOR));
         let header: &[Sector] = header;
-        *seldom_used(&mut memories) = rest;
+        *lender = rest;
         self.with_header(name, Origin::Card(extents), &header.as_bytes()[..len], memories)
     }
 

@@ -194,7 +194,7 @@ pub fn shown_on<C: Card>(
     card: Option<&C>,
     steps: VecDeque<Step<'_>>,
 ) -> Shown {
-    shown_by(Some(panel), memory, None, card, steps)
+    shown_by(Some(panel), [memory, 0], None, card, steps)
 }
 
 /// The same, where steps do something with what lives less long.
@@ -204,22 +204,31 @@ pub fn shown_with<C: Card>(
     card: Option<&C>,
     steps: VecDeque<Step<'_>>,
 ) -> Shown {
-    shown_by(None, memory, mapped, card, steps)
+    shown_by(None, [memory, 0], mapped, card, steps)
+}
+
+/// The same, with a slower memory besides.
+pub fn shown_beside<C: Card>(
+    memories: [usize; 2],
+    card: &C,
+    steps: impl IntoIterator<Item = Step<'static>>,
+) -> Shown {
+    shown_by(None, memories, None, Some(card), steps.into_iter().collect())
 }
 
 fn shown_by<'s, C: Card>(
     panel: Option<&'s mut dyn Panel>,
-    memory: usize,
+    memories: [usize; 2],
     mapped: Option<&[u8]>,
     card: Option<&C>,
     steps: VecDeque<Step<'s>>,
 ) -> Shown {
     // Whatever was in it.
-    let mut memory = vec![Sector([0xa5; 512]); memory / 512];
+    let [mut memory, mut more] = memories.map(|bytes| vec![Sector([0xa5; 512]); bytes / 512]);
     let script = Script { steps, input: VecDeque::new(), output: Vec::new(), marks: Vec::new(), idle: 0 };
     let mut board = Board { script, panel };
     FED.set(0);
-    run(&mut board, Lent { memory: &mut memory, more: &mut [], mapped }, card);
+    run(&mut board, Lent { memory: &mut memory, more: &mut more, mapped }, card);
     let Script { output, marks, steps, .. } = board.script;
     assert!(steps.is_empty());
     let ends = marks.iter().copied().chain([output.len()]);

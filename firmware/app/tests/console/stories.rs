@@ -3,7 +3,7 @@
 use llamita::CacheFormat;
 use llamita_firmware::NoCard;
 
-use crate::board::{Shown, line, shown};
+use crate::board::{Shown, line, shown, shown_beside};
 use crate::card::{Card, volume};
 use crate::{NANO, golden, told};
 
@@ -72,6 +72,22 @@ fn less_memory_than_the_model_has_tells_the_same() {
             assert_eq!(shown.story(6), llama, "{memory}, {flash}");
             assert!(planned(&shown, "bytes for the state") < memory as u64);
         }
+    }
+}
+
+#[test]
+fn all_memory_is_of_use() {
+    let card = Card::with(&[("nano.gguf", NANO.bytes())]);
+    let greedy = told("", 0.0, 1, 256, CacheFormat::Q8);
+    for memories in [[150 << 10, 200 << 10], [270 << 10, 1 << 20], [500 << 10, 60 << 10]] {
+        let shown = shown_beside(memories, &card, [line("/temp 0"), line("")]);
+        let parts =
+            ["bytes for the state", "for the vocabulary", "for buffers", "for pinned weights", "free"];
+        let used: u64 = parts.map(|what| planned(&shown, what)).iter().sum();
+        // But for sectors that are not full, and what a portion leaves at the end of a memory.
+        let all = memories.iter().sum::<usize>() as u64;
+        assert!((all - (24 << 10)..=all).contains(&used), "{memories:?}: {used} of {all}");
+        assert_eq!(shown.story(1), greedy, "{memories:?}");
     }
 }
 
