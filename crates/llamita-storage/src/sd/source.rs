@@ -10,8 +10,8 @@ use crate::source::{Finished, MOST_READS, Source, read_len};
 /// A file of a device that keeps its caller waiting.
 ///
 /// Reads are done when they are started, one of the device for each run of adjacent blocks, straight into the memory of
-/// the caller; so nothing is computed meanwhile. A board whose card has DMA, or a second core, implements [`Source`]
-/// itself, with [`Extents::runs`].
+/// the caller; so nothing is computed meanwhile. For a board whose card has DMA, or a second core, there is
+/// [`SdAhead`](super::SdAhead).
 pub struct SdSource<'a, D: BlockDevice, B> {
     device: D,
     extents: Extents<'a>,
