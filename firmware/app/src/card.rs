@@ -11,8 +11,8 @@ use crate::Machine;
 /// A card, and how a file on it is read.
 ///
 /// Every [`BlockDevice`] is one, which keeps the engine waiting while it reads. A board whose card is read by DMA, or by
-/// another core, implements this for a type that is no block device itself, and has a [`Source`] of its own: it reads
-/// the runs of blocks that [`Extents::runs`] tells while the engine computes.
+/// another core, implements this for a type that is no block device itself, with a [`Source`] that reads while the
+/// engine computes, such as [`SdAhead`](llamita_storage::sd::SdAhead).
 pub trait Card {
     /// The device in which files are looked up. It is asked between texts, while the source may still have reads under
     /// way that the next text will use: it waits for the card until these are done.

@@ -44,7 +44,7 @@ mod tell;
 mod text;
 
 pub use card::{Card, NoCard};
-pub use either_card::{EitherCard, EitherError};
+pub use either_card::{EitherCard, EitherDevice, EitherError, EitherSource};
 pub use panel::{Paced, Panel};
 #[cfg(feature = "spi-card")]
 pub use spi_card::{CardSpi, SpiCard, SpiCardError};

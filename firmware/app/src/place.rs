@@ -82,7 +82,7 @@ impl Wanted<'_> {
         let best_read = if self.memories[0] >= ROOMY { 16 << 10 } else { 8 << 10 };
         let [slower, flash, card] =
             [self.rates.more, self.rates.flash, self.rates.card].map(|rate| 1e3 * f64::from(rate.max(1)));
-        let medium = Medium { rate: card, latency: 0.0, best_read, overlap: false };
+        let medium = Medium { rate: card, latency: 0.0, best_read, overlap: self.buffers > 1 };
         // Less the sectors that norms, state and tokens do not fill.
         let [memory, more] = self.memories.map(|size| size.saturating_sub(3 * SECTOR as u64));
         let memory = Memory { size: memory, rate: f64::INFINITY, read_only: false, dma: true };
@@ -102,7 +102,11 @@ impl Wanted<'_> {
             in_place: self.mapped,
             pin: true,
         };
-        plan(&request, &board).map(|plan| (capacity, plan))
+        let planned = plan(&request, &board)?;
+        // Where all is pinned nothing is read ahead: one buffer brings it there.
+        let all_pinned = planned.buffers > 1 && planned.streamed == 0;
+        let planned = if all_pinned { plan(&Request { buffers: 1, ..request }, &board)? } else { planned };
+        Ok((capacity, planned))
     }
 }
 

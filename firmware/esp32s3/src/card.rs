@@ -1,9 +1,12 @@
 //! An SD card at the chip's SDMMC host, on four lines or on one.
 
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, RefCell, RefMut};
+use core::convert::Infallible;
 use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
 
-use esp_hal::Blocking;
+use esp_hal::Async;
 use esp_hal::dma::aligned::{DmaAlignedMut, InternalMemory};
 use esp_hal::peripherals::SDHOST;
 use esp_hal::sdmmc::{
@@ -11,10 +14,12 @@ use esp_hal::sdmmc::{
 };
 use esp_hal::time::{Duration, Instant};
 use llamita_storage::SECTOR;
-use llamita_storage::sd::{Block, BlockCount, BlockDevice, BlockIdx};
+use llamita_storage::sd::{Block, BlockCount, BlockDevice, BlockIdx, Extents, SdAhead};
+use sdio::MmcError;
 use static_cell::{ConstStaticCell, StaticCell};
 
 use crate::board::CardPins;
+use crate::reads::{Desk, Reads, Served};
 
 /// Clocks of the bus: to begin with, for any card, and for those that say they can.
 const IDENTIFY: u32 = 400_000;
@@ -24,7 +29,7 @@ const HIGH_SPEED: u32 = 40_000_000;
 /// How long a card may take to start, by its specification.
 const START: Duration = Duration::from_secs(1);
 
-/// Blocks of a read whose memory is out of reach for the host's DMA.
+/// Blocks of a read whose memory may be out of reach for the host's DMA.
 const BOUNCE: usize = 16;
 
 /// What a card did not do.
@@ -32,8 +37,12 @@ const BOUNCE: usize = 16;
 pub enum Fault {
     /// The host says why.
     Host(BlockingError),
+    /// The same, of a read that went on while the cores computed.
+    Read(MmcError),
     /// It did not start within a second.
     Slow,
+    /// A read did not end.
+    Late,
     /// Nothing is written to cards here.
     ReadOnly,
 }
@@ -54,7 +63,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host(error) => error.fmt(f),
+            Self::Read(error) => error.fmt(f),
             Self::Slow => f.write_str("it has not started within a second"),
+            Self::Late => f.write_str("a read did not end"),
             Self::ReadOnly => f.write_str("nothing is written here"),
         }
     }
@@ -62,59 +73,116 @@ impl fmt::Display for Fault {
 
 impl core::error::Error for Fault {}
 
-/// The slot for a card. What is in it is asked at the first read, and again after one that failed.
-pub struct Card {
-    bus: RefCell<Bus>,
-    /// Blocks of the card that has been started.
-    count: Cell<Option<u32>>,
+/// The host with its lines, before a card was looked for.
+pub fn host(host: SDHOST<'static>, pins: CardPins) -> Desk {
+    static HOST: StaticCell<SdHostController<'static>> = StaticCell::new();
+    // The settings are the host's own.
+    let Ok(host) = SdHostController::new(host, Config::default()) else { unreachable!("default settings") };
+    let Ok(slot) = HOST.init(host).slot(SlotConfig::default()) else { unreachable!("the first slot") };
+    let [data0, data1, data2, data3] = pins.data;
+    let slot = slot.with_clk(pins.clock).with_cmd(pins.command).with_data0(data0);
+    Desk::new(slot.with_data1(data1).with_data2(data2).with_data3(data3).into_async())
 }
 
-struct Bus {
-    slot: Slot<'static, 0, Blocking>,
-    bounce: &'static mut InternalMemory<[u8; BOUNCE * SECTOR]>,
-    /// The card is told addresses in bytes, as those of up to 2 GB are.
+/// A card whose files are looked up while the caller waits, and read while the cores compute.
+pub struct Card<'c>(Device<'c>);
+
+impl<'c> Card<'c> {
+    /// The host's card, which was not looked for yet, and [`Desk::serve`] of the same desk.
+    pub fn new(desk: &'c Desk, serving: Pin<&'c mut dyn Future<Output = Infallible>>) -> Self {
+        static BOUNCED: ConstStaticCell<InternalMemory<[u8; BOUNCE * SECTOR]>> =
+            ConstStaticCell::new(InternalMemory::new([0; BOUNCE * SECTOR]));
+        let (served, bounce) = (Served::new(desk, serving), RefCell::new(BOUNCED.take()));
+        Self(Device { served, bounce, started: Cell::new(None) })
+    }
+}
+
+impl<'c> llamita_firmware::Card for Card<'c> {
+    type Device = Device<'c>;
+    type Source<'s>
+        = SdAhead<'s, Reads<'s, 'c>>
+    where
+        Self: 's;
+
+    /// One that the cores compute with, and one that the host fills.
+    const BUFFERS: usize = 2;
+
+    fn device(&self) -> &Device<'c> {
+        &self.0
+    }
+
+    fn source<'s>(&'s self, extents: Extents<'s>) -> Self::Source<'s> {
+        SdAhead::new(Reads::new(&self.0), extents)
+    }
+}
+
+/// The slot for a card. What is in it is asked at the first read, and again after one that failed.
+pub struct Device<'c> {
+    /// Reads that go on meanwhile.
+    pub served: Served<'c>,
+    bounce: RefCell<&'static mut Bounce>,
+    started: Cell<Option<Started>>,
+}
+
+type Bounce = InternalMemory<[u8; BOUNCE * SECTOR]>;
+
+/// A card that can be read.
+#[derive(Clone, Copy)]
+struct Started {
+    /// Its number of blocks.
+    count: u32,
+    /// It is told addresses in bytes, as those of up to 2 GB are.
     by_bytes: bool,
 }
 
-impl Card {
-    /// The host with its lines, before a card was looked for.
-    pub fn new(host: SDHOST<'static>, pins: CardPins) -> Self {
-        static HOST: StaticCell<SdHostController<'static>> = StaticCell::new();
-        static BOUNCED: ConstStaticCell<InternalMemory<[u8; BOUNCE * SECTOR]>> =
-            ConstStaticCell::new(InternalMemory::new([0; BOUNCE * SECTOR]));
-        // The settings are the host's own.
-        let Ok(host) = SdHostController::new(host, Config::default()) else { unreachable!("default settings") };
-        let Ok(slot) = HOST.init(host).slot(SlotConfig::default()) else { unreachable!("the first slot") };
-        let [data0, data1, data2, data3] = pins.data;
-        let slot = slot.with_clk(pins.clock).with_cmd(pins.command).with_data0(data0);
-        let slot = slot.with_data1(data1).with_data2(data2).with_data3(data3);
-        Self { bus: RefCell::new(Bus { slot, bounce: BOUNCED.take(), by_bytes: false }), count: Cell::new(None) }
+impl Device<'_> {
+    /// The bus, as soon as no read is under way.
+    fn bus(&self) -> Result<Bus<'_>, Fault> {
+        if !self.served.settle() {
+            return Err(Fault::Late);
+        }
+        Ok(Bus { slot: self.served.slot().borrow_mut(), bounce: self.bounce.borrow_mut() })
     }
 
-    /// The card's number of blocks; starts it, if that has not been done.
-    fn started(&self) -> Result<u32, Fault> {
-        if let Some(count) = self.count.get() {
-            return Ok(count);
+    /// The card, which is started if that has not been done.
+    fn started(&self) -> Result<Started, Fault> {
+        if let Some(started) = self.started.get() {
+            return Ok(started);
         }
-        let bus = &mut *self.bus.borrow_mut();
+        let mut bus = self.bus()?;
         // With four lines; with one where not all are there.
-        let count = bus.start(BusWidth::Bit4).or_else(|_| bus.start(BusWidth::Bit1))?;
-        self.count.set(Some(count));
-        Ok(count)
+        let started = bus.start(BusWidth::Bit4).or_else(|_| bus.start(BusWidth::Bit1))?;
+        self.started.set(Some(started));
+        Ok(started)
+    }
+
+    /// What the card is told to read from a block on.
+    pub fn address(&self, block: u32) -> Result<u32, Fault> {
+        let Started { by_bytes, .. } = self.started()?;
+        Ok(if by_bytes { block * SECTOR as u32 } else { block })
+    }
+
+    /// After a read that failed: the card may be another one when it is asked next.
+    pub fn give_up(&self) {
+        self.started.set(None);
+        if let Ok(mut bus) = self.bus() {
+            bus.stop();
+        }
     }
 }
 
-impl BlockDevice for Card {
+impl BlockDevice for Device<'_> {
     type Error = Fault;
 
     fn read(&self, blocks: &mut [Block], start: BlockIdx) -> Result<(), Fault> {
-        self.started()?;
-        let result = self.bus.borrow_mut().read(blocks, start.0);
-        if result.is_err() {
-            // It may be another one when it is asked next.
-            self.count.set(None);
+        let mut first = start.0;
+        for blocks in blocks.chunks_mut(BOUNCE) {
+            let address = self.address(first)?;
+            let outcome = self.bus()?.read(blocks, address);
+            outcome.inspect_err(|_| self.give_up())?;
+            first += blocks.len() as u32;
         }
-        result
+        Ok(())
     }
 
     fn write(&self, _: &[Block], _: BlockIdx) -> Result<(), Fault> {
@@ -122,20 +190,26 @@ impl BlockDevice for Card {
     }
 
     fn num_blocks(&self) -> Result<BlockCount, Fault> {
-        self.started().map(BlockCount)
+        self.started().map(|started| BlockCount(started.count))
     }
 }
 
-impl Bus {
+/// The bus, while it is one's own.
+struct Bus<'b> {
+    slot: RefMut<'b, Slot<'static, 0, Async>>,
+    bounce: RefMut<'b, &'static mut Bounce>,
+}
+
+impl Bus<'_> {
     fn command(&mut self, index: u8, argument: u32) -> Result<u32, Fault> {
         let flags = CommandFlags::default();
         Ok(self.slot.command_blocking(index, argument, ResponseLen::Short, true, flags)?[0])
     }
 
-    /// Brings a card from wherever it is to where it can be read. Returns its number of blocks.
+    /// Brings a card from wherever it is to where it can be read.
     ///
     /// The commands are those of the SD specification's simplified physical layer, chapter 4.
-    fn start(&mut self, width: BusWidth) -> Result<u32, Fault> {
+    fn start(&mut self, width: BusWidth) -> Result<Started, Fault> {
         let none = CommandFlags::default();
         self.slot.set_bus_low_level(BusWidth::Bit1, IDENTIFY)?;
         self.slot.send_init_sequence()?;
@@ -154,7 +228,6 @@ impl Bus {
                 return Err(Fault::Slow);
             }
         };
-        self.by_bytes = conditions >> 30 & 1 == 0;
         self.slot.command_blocking(2, 0, ResponseLen::Long, true, none)?;
         let address = self.command(3, 0)? & 0xFFFF_0000;
         let data = self.slot.command_blocking(9, address, ResponseLen::Long, true, none)?;
@@ -171,7 +244,14 @@ impl Bus {
         }
         // Whether all lines are there shows only now.
         self.bounced(17, 0, SECTOR, 1)?;
-        Ok(count)
+        Ok(Started { count, by_bytes: conditions >> 30 & 1 == 0 })
+    }
+
+    /// Ends what a read has left under way at the card and at the host, which takes no other command before.
+    fn stop(&mut self) {
+        let stop = CommandFlags { stop_abort: true, ..CommandFlags::default() };
+        // A card that is not reading does not answer.
+        let _ = self.slot.command_blocking(12, 0, ResponseLen::Short, true, stop);
     }
 
     /// Asks the card for the faster timing. Those that know no such question answer nothing.
@@ -191,14 +271,12 @@ impl Bus {
         Ok(memory)
     }
 
-    fn read(&mut self, blocks: &mut [Block], mut start: u32) -> Result<(), Fault> {
-        for blocks in blocks.chunks_mut(BOUNCE) {
-            let address = if self.by_bytes { start * SECTOR as u32 } else { start };
-            let bytes = self.bounced(18, address, SECTOR, blocks.len())?;
-            for (block, bytes) in blocks.iter_mut().zip(bytes.chunks_exact(SECTOR)) {
-                block.contents.copy_from_slice(bytes);
-            }
-            start += blocks.len() as u32;
+    fn read(&mut self, blocks: &mut [Block], address: u32) -> Result<(), Fault> {
+        // The driver ends a read of many blocks, but not one of many that has one.
+        let command = if blocks.len() > 1 { 18 } else { 17 };
+        let bytes = self.bounced(command, address, SECTOR, blocks.len())?;
+        for (block, bytes) in blocks.iter_mut().zip(bytes.chunks_exact(SECTOR)) {
+            block.contents.copy_from_slice(bytes);
         }
         Ok(())
     }

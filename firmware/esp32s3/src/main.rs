@@ -14,7 +14,10 @@ mod flash;
 mod memory;
 mod power;
 mod psram;
+mod reads;
 mod spi;
+
+use core::pin::pin;
 
 use esp_hal::Config;
 use esp_hal::clock::CpuClock;
@@ -99,7 +102,9 @@ fn main() -> ! {
     // Before anyone else uses the bus: until it is told to use SPI, a card takes all for commands.
     let _ = card.num_blocks();
     let display = display::start(bus, display_pins).map(|display| Paced::new(display, Board::ticks));
-    let card = EitherCard::new(Card::new(p.SDHOST, card_pins), card);
+    let desk = card::host(p.SDHOST, card_pins);
+    let reading = pin!(desk.serve());
+    let card = EitherCard::new(Card::new(&desk, reading), card);
     let mut board = Board { console, display };
 
     run(&mut board, Lent { memory: memory::arena(), more, mapped }, Some(&card));

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 
 use llamita::CacheFormat;
+use llamita_firmware::EitherCard;
 use llamita_storage::sd::{BlockError, Extents, SdSource, Shared};
 use llamita_storage::{Finished, Sector, Source};
 
@@ -27,9 +28,12 @@ impl Late {
     }
 }
 
-impl llamita_firmware::Card for Late {
+impl llamita_firmware::Card for &Late {
     type Device = Card;
-    type Source<'s> = LateSource<'s>;
+    type Source<'s>
+        = LateSource<'s>
+    where
+        Self: 's;
     const BUFFERS: usize = 2;
 
     fn device(&self) -> &Card {
@@ -79,10 +83,25 @@ impl<'s> Source for LateSource<'s> {
 #[test]
 fn reads_go_on_while_the_engine_computes() {
     let late = Late::new();
+    check(&late, &&late);
+}
+
+#[test]
+fn reads_go_on_in_either_place_for_a_card() {
+    let (late, none) = (Late::new(), || {
+        let none = Card::with(&[]);
+        none.answers.set(0);
+        none
+    });
+    check(&late, &EitherCard::new(none(), &late));
+    check(&late, &EitherCard::new(&late, none()));
+}
+
+fn check(late: &Late, card: &impl llamita_firmware::Card) {
     for memory in [180 << 10, 410 << 10, 500 << 10, 1 << 20] {
         let steps = [line("/kv f32"), line("/temp 0"), line(""), line("")];
         late.most.set(0);
-        let shown = shown(memory, None, Some(&late), steps);
+        let shown = shown(memory, None, Some(card), steps);
         let story = if memory < 410 << 10 {
             // There is no room for the whole context.
             shown.story(2)
@@ -111,7 +130,7 @@ fn reads_that_never_end_are_told() {
         after(|| late.card.answers.set(usize::MAX), "/model"),
         line("Once"),
     ];
-    let shown = shown_with(200 << 10, None, Some(&late), steps.into());
+    let shown = shown_with(200 << 10, None, Some(&&late), steps.into());
     let once = told("Once", 0.0, 1, 30, CacheFormat::Q8);
     assert!(shown.parts[4].contains("(nothing came)"), "{}", shown.parts[4]);
     assert!(shown.parts[5].contains("error: there is no model"), "{}", shown.parts[5]);
