@@ -410,7 +410,7 @@ mod tests {
             ("clock_mhz = 240", "clock_mhz = -1", "clock_mhz is -1, expected a number from 0.001"),
             ("size = \"256k\"", "size = \"many\"", "size of memory SRAM: expected"),
             ("q8 = 0.068", "q8 = nan", "cycles of q8 is NaN"),
-            ("step = 1400", "step = -1", "cycles of step is -1"),
+            ("step = 1220", "step = -1", "cycles of step is -1"),
             ("instruction = 1.25", "instruction = 0", "cycles_per_instruction is 0"),
             ("best_read = \"32k\"", "best_read = 0", "best_read of storage sdmmc4 is 0"),
             ("latency_us = 500", "latency_us = inf", "latency_us of storage sdmmc4 is inf"),
