@@ -27,6 +27,7 @@ impl<A: Card, B: Card> Card for EitherCard<A, B> {
     where
         Self: 's;
 
+    // Of the place that has more: memory is lent before it is known which place has the card.
     const BUFFERS: usize = if A::BUFFERS > B::BUFFERS { A::BUFFERS } else { B::BUFFERS };
 
     fn device(&self) -> &Self::Device {

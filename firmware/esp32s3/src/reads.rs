@@ -75,7 +75,7 @@ impl Desk {
     /// `None` when it was left. It is over then as well: what is dropped here stops the DMA.
     async fn read(&self, address: u32, memory: NonNull<[Sector]>) -> Option<Result<(), MmcError>> {
         // SAFETY: Whoever noted it has lent the memory until the note says that the read has ended, which it does after this
-        // function. A sector is 512 bytes, aligned to more than four.
+        // function; and does not forget that (see `Reads`). A sector is 512 bytes, aligned to more than four.
         let blocks = unsafe {
             let first = memory.cast::<Aligned<A4, [u8; SECTOR]>>();
             slice::from_raw_parts_mut(first.as_ptr(), memory.len())
@@ -135,7 +135,8 @@ impl<'c> Served<'c> {
     }
 }
 
-/// Reads of a text, one at a time, to memory that is lent for them.
+/// Reads of a text, one at a time, to memory that is lent for them. It must not be forgotten (`mem::forget`) while a read is
+/// under way, which ends with it.
 pub struct Reads<'s, 'c> {
     card: &'s Device<'c>,
     moving: Option<Moving>,

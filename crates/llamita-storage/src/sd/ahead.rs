@@ -11,7 +11,7 @@ use crate::source::{Finished, MOST_READS, Source, read_len};
 /// Who brings blocks of a card to memory while others compute, such as a DMA unit: one run of adjacent blocks at a time.
 ///
 /// A buffer is the mover's own from where it is told to begin until it gives it back. Dropped before that, it ends what is
-/// under way: nothing may write to the buffer any more.
+/// under way: nothing may write to the buffer any more. Nobody may forget it (`mem::forget`) before that.
 pub trait Mover {
     /// Why blocks were not brought.
     type Error: core::error::Error;

@@ -37,6 +37,8 @@ const PRODUCT: &str = "6matmul";
 const WAIT: &str = "7Meeting4help";
 /// What esp-hal starts the second core with.
 const SECOND_CORE: &str = "start_core1";
+/// Before a loop of the core's own (`begin_loop` in the kernels for Xtensa): `nop.n`, `nop`, and how `loopnez` begins.
+const LOOP: [u8; 6] = [0x3D, 0xF0, 0xF0, 0x20, 0x00, 0x76];
 /// The least memory inside the chip that must be left for a model.
 const LEAST_ARENA: u64 = 248 << 10;
 
@@ -110,6 +112,8 @@ pub struct Layout {
     hot: Vec<String>,
     /// Whether the second core is started.
     both_cores: bool,
+    /// Where the core's own loops begin.
+    loops: Vec<u64>,
 }
 
 /// Look at where the parts of a program are.
@@ -122,12 +126,17 @@ pub fn measure(program: &Path) -> Result<Layout> {
         misplaced: Vec::new(),
         hot: Vec::new(),
         both_cores: false,
+        loops: Vec::new(),
     };
     layout.internal = file
         .sections()
         .filter(|section| INTERNAL.contains(&section.address()))
         .map(|section| section.size())
         .sum();
+    for section in file.sections().filter(|section| INTERNAL.contains(&section.address())) {
+        let found = section.data()?.windows(LOOP.len()).enumerate().filter(|(_, bytes)| *bytes == LOOP);
+        layout.loops.extend(found.map(|(at, _)| section.address() + (at + LOOP.len() - 1) as u64));
+    }
     for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
         let name = symbol.name()?;
         layout.both_cores |= name.contains(SECOND_CORE);
@@ -147,6 +156,13 @@ impl Layout {
         for part in [PRODUCT].into_iter().chain(self.both_cores.then_some(WAIT)) {
             let found = self.hot.iter().any(|name| name.contains(part));
             ensure!(found, "nothing named {part} is in internal memory: see rwtext_hook.x");
+        }
+        ensure!(!self.loops.is_empty(), "no loop of the core's own is in internal memory: see begin_loop");
+        for at in &self.loops {
+            ensure!(
+                at % 4 == 1,
+                "the loop at {at:#x} begins across two words, which the core does not allow"
+            );
         }
         let arena = self.size.arena();
         ensure!(

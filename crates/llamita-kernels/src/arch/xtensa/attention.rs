@@ -1,6 +1,6 @@
 //! Attention over integers.
 //!
-//! Loops that fit are the core's own, `loopnez`, which take no instructions; the compiler makes none that they could meet.
+//! Loops that fit are the core's own; the compiler makes none that they could meet.
 //!
 //! Numbers of eight bits become sixteen as the upper half of those, so sums are 256 times too large: they fit the 40 bits
 //! that the unit has for each.
@@ -143,7 +143,7 @@ impl Products for Pie {
         unsafe {
             asm!(
                 "ee.zero.q q0",
-                "loopnez {blocks}, 3f",
+                begin_loop!("blocks", "3f"),
                 "ee.vld.128.ip q1, {scales}, 16",
                 "ee.vmax.s16 q0, q0, q1",
                 "3:",
@@ -270,7 +270,7 @@ impl Products for Pie {
         unsafe {
             asm!(
                 "ee.vld.128.ip q0, {scores}, 0",
-                "loopnez {blocks}, 3f",
+                begin_loop!("blocks", "3f"),
                 "ee.vld.128.ip q1, {scores}, 16",
                 "ee.vld.128.ip q2, {scores}, 16",
                 "ee.vmax.s32 q0, q0, q1",
@@ -305,7 +305,7 @@ impl Products for Pie {
                 "ee.vldbc.16 q6, {least}",
                 "ee.zero.accx",
                 "ssai 16",
-                "loopnez {blocks}, 3f",
+                begin_loop!("blocks", "3f"),
                 "ee.vld.128.ip q0, {scores}, 16",
                 "ee.vld.128.ip q1, {scores}, -16",
                 "ee.vld.128.ip q2, {scales}, 0",
@@ -406,7 +406,7 @@ impl Products for Pie {
                     "ee.zero.qacc",
                     "ee.vld.128.xp q1, {values}, {block_len}",
                     "ee.vld.128.ip q2, {weights}, 32",
-                    "loopnez {blocks}, 3f",
+                    begin_loop!("blocks", "3f"),
                     "ee.zero.q q0",
                     "ee.vzip.8 q0, q1",
                     "ee.vmulas.s16.qacc.ld.xp q1, {values}, {block_len}, q2, q1",

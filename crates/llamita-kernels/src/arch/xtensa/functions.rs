@@ -42,7 +42,7 @@ fn exponentials(x: &mut [f32], max: f32) {
     unsafe {
         asm!(
             "const.s f4, 1",
-            "loopnez {count}, 3f",
+            begin_loop!("count", "3f"),
             "lsi f0, {x}, 0",
             "sub.s f0, f0, f5",
             "rfr {t}, f0",
@@ -79,7 +79,7 @@ fn exponentials(x: &mut [f32], max: f32) {
             "ssip f3, {x}, 4",
             "3:",
             "j 5f",
-            // So far below the largest that there is nothing, or no number.
+            // So far below the largest that it is 0, as of what is no number.
             "4:",
             "const.s f3, 0",
             "j 2b",
@@ -107,7 +107,7 @@ fn sums(x: &[[f32; LANES]]) -> [f32; LANES] {
         asm!(
             "const.s f0, 0", "const.s f1, 0", "const.s f2, 0", "const.s f3, 0",
             "const.s f4, 0", "const.s f5, 0", "const.s f6, 0", "const.s f7, 0",
-            "loopnez {count}, 3f",
+            begin_loop!("count", "3f"),
             "ee.ldf.128.ip f11, f10, f9, f8, {x}, 16",
             "ee.ldf.128.ip f15, f14, f13, f12, {x}, 16",
             "add.s f0, f0, f8", "add.s f1, f1, f9", "add.s f2, f2, f10", "add.s f3, f3, f11",

@@ -5,6 +5,17 @@
 //! all that it needs. Its loads leave out the lowest four bits of an address: what does not lie at a multiple of 16 bytes
 //! is left to `words.rs`, which gives the same bits. What is not here is `scalar.rs`'s own.
 
+/// Begins a loop of the core's own, which takes no instructions: so many times up to a label. What is between must be less than
+/// 256 bytes, end with no jump, and be left by none for good. Label 9 is used.
+///
+/// The first instruction of such a loop must lie within four bytes that are aligned: `loopnez`, which has three, stands
+/// behind one of those. Assemblers see to that where they align by themselves, and in inline assembler they do not.
+macro_rules! begin_loop {
+    ($count:literal, $end:literal) => {
+        concat!("j 9f\n.p2align 2\nnop.n\nnop\n9:\nloopnez {", $count, "}, ", $end)
+    };
+}
+
 mod attention;
 mod floats;
 mod functions;
