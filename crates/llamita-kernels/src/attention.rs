@@ -187,7 +187,8 @@ pub(crate) fn attention<P: Products>(
     }
 }
 
-/// Writes the query, of up to 2^`size_bits` numbers, as pairs of integers; they are what it was times log2(e) and 2 to the power that is returned.
+/// Writes the query, of up to 2^`size_bits` numbers, as pairs of integers; they are what it was times log2(e) and 2 to the
+/// power that is returned.
 #[inline(always)]
 fn query(q: &[f32], size_bits: i32, magnitude: f32, pairs: &mut [f32]) -> i32 {
     // Of 15 bits, fewer in heads so large that the sum of products would not fit 32.

@@ -128,12 +128,8 @@ pub fn measure(program: &Path) -> Result<Layout> {
         both_cores: false,
         loops: Vec::new(),
     };
-    layout.internal = file
-        .sections()
-        .filter(|section| INTERNAL.contains(&section.address()))
-        .map(|section| section.size())
-        .sum();
     for section in file.sections().filter(|section| INTERNAL.contains(&section.address())) {
+        layout.internal += section.size();
         let found = section.data()?.windows(LOOP.len()).enumerate().filter(|(_, bytes)| *bytes == LOOP);
         layout.loops.extend(found.map(|(at, _)| section.address() + (at + LOOP.len() - 1) as u64));
     }
